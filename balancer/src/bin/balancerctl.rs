@@ -1,0 +1,2 @@
+//! balancerctl.
+fn main() {}

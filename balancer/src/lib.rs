@@ -1,0 +1,1 @@
+//! balancerd as a library: what the daemon and its control tool are made of.

@@ -1,0 +1,155 @@
+//! What the XDP program and the daemon both know: the names, sizes and records of the maps.
+
+use crate::hop::Hop;
+use crate::verdict::VERDICTS;
+
+/// The version of everything that is pinned. A daemon that finds another one refuses; it never misreads.
+pub const SCHEMA: u32 = 1;
+
+/// How many services can have an id.
+pub const MAX_SERVICES: u32 = 4096;
+
+/// How many backends can have an id.
+pub const MAX_BACKENDS: u32 = 16_384;
+
+/// The names of the maps, as in the object and under the pin path.
+pub mod map {
+    /// Connections over IPv4: tuple to flow.
+    pub const FLOWS_V4: &str = "FLOWS_V4";
+    /// Connections over IPv6.
+    pub const FLOWS_V6: &str = "FLOWS_V6";
+    /// Original tuples of half-open connections over IPv4.
+    pub const HALF_OPEN_V4: &str = "HALF_OPEN_V4";
+    /// The same over IPv6.
+    pub const HALF_OPEN_V6: &str = "HALF_OPEN_V6";
+    /// The current [`crate::image`], an array in an array of one.
+    pub const IMAGE: &str = "IMAGE";
+    /// [`super::Globals`], one.
+    pub const GLOBALS: &str = "GLOBALS";
+    /// [`super::Path`] by backend id.
+    pub const PATHS: &str = "PATHS";
+    /// Tickets of scheduler nth by service id.
+    pub const TICKETS: &str = "TICKETS";
+    /// [`super::Stats`] per CPU, one.
+    pub const STATS: &str = "STATS";
+    /// [`super::BackendStats`] per CPU, by backend id.
+    pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// [`super::ServiceStats`] per CPU, by service id.
+    pub const SERVICE_STATS: &str = "SERVICE_STATS";
+    /// [`super::Identity`] of services by id; the program does not use it.
+    pub const SERVICES: &str = "SERVICES";
+    /// [`super::Identity`] of backends by id; the program does not use it.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// All of them.
+    pub const ALL: [&str; 13] = [
+        FLOWS_V4,
+        FLOWS_V6,
+        HALF_OPEN_V4,
+        HALF_OPEN_V6,
+        IMAGE,
+        GLOBALS,
+        PATHS,
+        TICKETS,
+        STATS,
+        BACKEND_STATS,
+        SERVICE_STATS,
+        SERVICES,
+        BACKENDS,
+    ];
+}
+
+/// What every packet may have to know. Written by the daemon only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Globals {
+    /// [`SCHEMA`].
+    pub schema: u64,
+    /// Raised whenever a neighbour, a link or a route changed: flows then look for their next hop again. Never 0;
+    /// flows keep its lower 32 bits.
+    pub hop_generation: u64,
+}
+
+/// The way to a backend.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    /// Its link and link-layer address, or its router's.
+    pub hop: Hop,
+    /// The box's own address towards it, IPv4 as IPv4-mapped: what masquerade uses.
+    pub source: [u64; 2],
+}
+
+/// The counters of verdicts, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames that the program was given.
+    pub received: u64,
+    /// Their verdicts, by [`crate::verdict::Verdict::counter`].
+    pub verdicts: [u64; VERDICTS],
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { received: 0, verdicts: [0; VERDICTS] }
+    }
+}
+
+/// The counters of a backend, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendStats {
+    /// Connections opened.
+    pub connections: u64,
+    /// Packets from clients.
+    pub forward_packets: u64,
+    /// Their bytes, from the network header on.
+    pub forward_bytes: u64,
+    /// Packets to clients.
+    pub reply_packets: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+}
+
+/// New connections that a service refused, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceStats {
+    /// It had no backend that takes connections.
+    pub no_backend: u64,
+    /// No source port was found.
+    pub ports_exhausted: u64,
+    /// The connection table, or the half-open part of it, was full.
+    pub table_full: u64,
+}
+
+/// Whose id it is: what makes ids and counters outlive the daemon.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The service's name, UTF-8, padded with zeros; all zero: the id is free.
+    pub service: [u8; 64],
+    /// A backend's address, IPv4 as IPv4-mapped. Zero in a service's identity.
+    pub address: [u8; 16],
+    /// A backend's port in host order; 0: that of the packet.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { service: [0; 64], address: [0; 16], port: 0, protocol: 0, reserved: [0; 5] }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Globals>() == 16);
+    assert!(size_of::<Path>() == 32);
+    assert!(size_of::<Stats>() == 8 * (1 + VERDICTS));
+    assert!(size_of::<BackendStats>() == 40);
+    assert!(size_of::<ServiceStats>() == 24);
+    assert!(size_of::<Identity>() == 88);
+};

@@ -1,0 +1,178 @@
+//! What differs between IPv4 and IPv6.
+
+use core::fmt::Debug;
+use core::hash::Hash;
+
+use crate::checksum;
+use crate::packet::Packet;
+use crate::parse::{self, L3};
+use crate::verdict::{Drop, Verdict};
+use crate::wire::{ipv4, ipv6};
+
+/// An address family: its addresses and its header. Everything else is written once.
+pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
+    /// An address, in network order.
+    type Address: Copy + Debug + Eq + Hash;
+    /// Source and destination address as they lie side by side in the header, in 64-bit words.
+    type Pair: Copy + Debug + Eq + Hash + Ord;
+    /// 4 or 6.
+    const VERSION: u8;
+
+    /// Puts two addresses side by side.
+    fn pair(source: Self::Address, destination: Self::Address) -> Self::Pair;
+    /// The source address.
+    fn source(pair: Self::Pair) -> Self::Address;
+    /// The destination address.
+    fn destination(pair: Self::Pair) -> Self::Address;
+    /// Source and destination swapped.
+    fn reversed(pair: Self::Pair) -> Self::Pair;
+
+    /// An address as 16 bytes in two words; IPv4 as IPv4-mapped (RFC 4291, section 2.5.5.2).
+    fn mapped(address: Self::Address) -> [u64; 2];
+    /// The inverse of [`Family::mapped`].
+    fn unmapped(words: [u64; 2]) -> Self::Address;
+
+    /// What replacing the addresses `old` by `new` adds to a checksum, not folded.
+    fn replaced(old: Self::Pair, new: Self::Pair) -> u64;
+
+    /// Reads and checks the network header at `offset`.
+    ///
+    /// # Errors
+    /// The verdict for a packet that is malformed or that the pipeline leaves to the kernel.
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict>;
+
+    /// Writes new addresses, decrements the TTL and, where the header has one, brings its checksum up to date by
+    /// `delta`, which accounts for both.
+    ///
+    /// # Errors
+    /// [`Drop::TtlExceeded`] when the TTL is 1 or 0; the packet is as it was.
+    fn rewrite<P: Packet>(packet: &mut P, offset: usize, new: &Self::Pair, delta: u16) -> Result<(), Verdict>;
+}
+
+/// IPv4 (RFC 791).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct V4;
+
+/// IPv6 (RFC 8200).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct V6;
+
+impl Family for V4 {
+    /// As loaded from the packet: `u32::from_ne_bytes` of the four bytes.
+    type Address = u32;
+    type Pair = u64;
+    const VERSION: u8 = 4;
+
+    #[inline(always)]
+    fn pair(source: u32, destination: u32) -> u64 {
+        let ([a, b, c, d], [e, f, g, h]) = (source.to_ne_bytes(), destination.to_ne_bytes());
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    #[inline(always)]
+    fn source(pair: u64) -> u32 {
+        let [a, b, c, d, ..] = pair.to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    #[inline(always)]
+    fn destination(pair: u64) -> u32 {
+        let [.., a, b, c, d] = pair.to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    #[inline(always)]
+    fn reversed(pair: u64) -> u64 {
+        pair.rotate_left(32)
+    }
+
+    #[inline(always)]
+    fn mapped(address: u32) -> [u64; 2] {
+        let [a, b, c, d] = address.to_ne_bytes();
+        [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+    }
+
+    #[inline(always)]
+    fn unmapped(words: [u64; 2]) -> u32 {
+        Self::destination(words[1])
+    }
+
+    #[inline(always)]
+    fn replaced(old: u64, new: u64) -> u64 {
+        checksum::replace(old, new)
+    }
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict> {
+        parse::ipv4(packet, offset)
+    }
+
+    #[inline(always)]
+    fn rewrite<P: Packet>(packet: &mut P, offset: usize, new: &u64, delta: u16) -> Result<(), Verdict> {
+        let header = ipv4::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
+        if header.ttl() <= 1 {
+            return Err(Drop::TtlExceeded.into());
+        }
+        header.forward(*new, delta);
+        Ok(())
+    }
+}
+
+impl Family for V6 {
+    type Address = [u64; 2];
+    type Pair = [u64; 4];
+    const VERSION: u8 = 6;
+
+    #[inline(always)]
+    fn pair(source: [u64; 2], destination: [u64; 2]) -> [u64; 4] {
+        [source[0], source[1], destination[0], destination[1]]
+    }
+
+    #[inline(always)]
+    fn source(pair: [u64; 4]) -> [u64; 2] {
+        [pair[0], pair[1]]
+    }
+
+    #[inline(always)]
+    fn destination(pair: [u64; 4]) -> [u64; 2] {
+        [pair[2], pair[3]]
+    }
+
+    #[inline(always)]
+    fn reversed(pair: [u64; 4]) -> [u64; 4] {
+        [pair[2], pair[3], pair[0], pair[1]]
+    }
+
+    #[inline(always)]
+    fn mapped(address: [u64; 2]) -> [u64; 2] {
+        address
+    }
+
+    #[inline(always)]
+    fn unmapped(words: [u64; 2]) -> [u64; 2] {
+        words
+    }
+
+    #[inline(always)]
+    fn replaced(old: [u64; 4], new: [u64; 4]) -> u64 {
+        checksum::replace(old[0], new[0])
+            + checksum::replace(old[1], new[1])
+            + checksum::replace(old[2], new[2])
+            + checksum::replace(old[3], new[3])
+    }
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict> {
+        parse::ipv6(packet, offset)
+    }
+
+    #[inline(always)]
+    fn rewrite<P: Packet>(packet: &mut P, offset: usize, new: &[u64; 4], _: u16) -> Result<(), Verdict> {
+        let header = ipv6::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
+        if header.hop_limit() <= 1 {
+            return Err(Drop::TtlExceeded.into());
+        }
+        header.forward(*new);
+        Ok(())
+    }
+}

@@ -1,0 +1,373 @@
+//! From bytes to headers: the only parser.
+//!
+//! Malformed packets are dropped under a reason of their own; what is well formed but not the pipeline's business
+//! goes to the kernel. Offsets stay small and bounded at every step, which is what the verifier wants to see.
+
+use crate::checksum::fold;
+use crate::family::{Family, V4, V6};
+use crate::packet::Packet;
+use crate::tuple::{PortsProtocol, Tuple};
+use crate::verdict::{Drop, Pass, Verdict};
+use crate::wire::{self, ETHERNET, ethertype, ipv4, ipv6, protocol, tcp, u16_at, u32_at};
+
+/// How many extension headers an IPv6 packet may have (RFC 8504, section 5.3 lets a node set a limit).
+const MAX_EXTENSION_HEADERS: usize = 6;
+
+/// What the Ethernet header says.
+#[derive(Clone, Copy, Debug)]
+pub struct L2 {
+    /// The Ethernet type behind the tags, as loaded.
+    pub ethertype: u16,
+    /// Where the network header begins: 14, 18 or 22.
+    pub l3: usize,
+}
+
+impl L2 {
+    /// Whether the frame carries VLAN tags.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_tagged(&self) -> bool {
+        self.l3 != ETHERNET
+    }
+}
+
+/// What the network header says.
+#[derive(Clone, Copy, Debug)]
+pub struct L3<F: Family> {
+    /// Source and destination.
+    pub addresses: F::Pair,
+    /// TCP or UDP, or whatever else there is.
+    pub protocol: u8,
+    /// Where the transport header begins.
+    pub l4: usize,
+    /// The packet's length from the network header on, in bytes.
+    pub length: u16,
+    /// The length from the transport header on, in bytes.
+    pub payload: u16,
+}
+
+/// All that the pipeline knows of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<F: Family> {
+    /// Who talks to whom.
+    pub tuple: Tuple<F>,
+    /// Where the network header begins.
+    pub l3: usize,
+    /// Where the transport header begins.
+    pub l4: usize,
+    /// The packet's length from the network header on, in bytes: what counters count.
+    pub length: u16,
+    /// TCP's control bits; 0 for UDP.
+    pub flags: u8,
+}
+
+/// Reads the Ethernet header and up to two VLAN tags (IEEE 802.1Q).
+///
+/// # Errors
+/// [`Drop::Truncated`]; [`Pass::NotUnicast`] for group addresses.
+#[inline(always)]
+pub fn ethernet<P: Packet + ?Sized>(packet: &P) -> Result<L2, Verdict> {
+    let header: &[u8; ETHERNET] = packet.window(0).ok_or(Drop::Truncated)?;
+    if header[0] & 1 != 0 {
+        return Err(Pass::NotUnicast.into());
+    }
+    let mut l2 = L2 { ethertype: u16_at(header, 12), l3: ETHERNET };
+    if is_tag(l2.ethertype) {
+        l2 = tag(packet, l2.l3)?;
+        if is_tag(l2.ethertype) {
+            l2 = tag(packet, l2.l3)?;
+        }
+    }
+    l2.l3 = packet.forget(l2.l3);
+    Ok(l2)
+}
+
+#[inline(always)]
+fn is_tag(ethertype: u16) -> bool {
+    ethertype == ethertype::VLAN || ethertype == ethertype::SERVICE_VLAN
+}
+
+#[inline(always)]
+fn tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<L2, Verdict> {
+    let tag: &[u8; 4] = packet.window(offset).ok_or(Drop::Truncated)?;
+    Ok(L2 { ethertype: u16_at(tag, 2), l3: offset + 4 })
+}
+
+/// Reads an IPv4 header.
+#[inline(always)]
+pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Verdict> {
+    let header = ipv4::Header(packet.window(offset).ok_or(Drop::Truncated)?);
+    if header.version() != 4 {
+        return Err(Drop::BadVersion.into());
+    }
+    let header_length = header.header_length();
+    if header_length < ipv4::LENGTH {
+        return Err(Drop::BadHeaderLength.into());
+    }
+    let length = header.total_length();
+    if usize::from(length) < header_length {
+        return Err(Drop::BadHeaderLength.into());
+    }
+    if !packet.reaches(offset + usize::from(length)) {
+        return Err(Drop::BadTotalLength.into());
+    }
+    let mut sum = header.sum();
+    let mut bad_option = None;
+    if header_length > ipv4::LENGTH {
+        let options = options(packet, offset + ipv4::LENGTH, offset + header_length);
+        sum += options & 0xffff_ffff;
+        bad_option = match options >> 32 {
+            OPTIONS_GOOD => None,
+            OPTIONS_SOURCE_ROUTE => Some(Drop::SourceRoute),
+            _ => Some(Drop::BadOptions),
+        };
+    }
+    if fold(sum) != 0xffff {
+        return Err(Drop::BadChecksum.into());
+    }
+    let addresses = header.addresses();
+    let (source, destination) = (V4::source(addresses).to_ne_bytes(), V4::destination(addresses).to_ne_bytes());
+    let (protocol, is_fragment) = (header.protocol(), header.is_fragment());
+    if destination[0] >= 224 {
+        return Err(Pass::NotUnicast.into());
+    }
+    if source[0] == 0 || source[0] == 127 || source[0] >= 224 {
+        return Err(Drop::MartianSource.into());
+    }
+    if source == destination {
+        return Err(Drop::Land.into());
+    }
+    if let Some(reason) = bad_option {
+        return Err(reason.into());
+    }
+    if is_fragment {
+        return Err(Pass::Fragment.into());
+    }
+    Ok(L3 {
+        addresses,
+        protocol,
+        l4: offset + header_length,
+        length,
+        payload: length - header_length as u16,
+    })
+}
+
+const OPTIONS_GOOD: u64 = 0;
+const OPTIONS_SOURCE_ROUTE: u64 = 1;
+const OPTIONS_BAD: u64 = 2;
+
+/// Walks IPv4 options from `start` to `end`, at most 40 bytes: their sum in the lower half, and in the upper whether
+/// there is a source route (RFC 7126, sections 4.3 and 4.4) or an option that overruns the header.
+#[inline(never)]
+fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    let length = end - start;
+    let mut sum = 0;
+    let mut summed = 0;
+    for _ in 0..10 {
+        if summed >= length {
+            break;
+        }
+        let Some(word) = packet.window::<4>(start + summed) else { return OPTIONS_BAD << 32 };
+        sum += u64::from(u32_at(word, 0));
+        summed += 4;
+    }
+    let sum = u64::from(fold(sum));
+    let length = packet.forget(length);
+    let mut walked = 0;
+    for _ in 0..40 {
+        // Forgotten, since else every way through the options so far would be followed on its own.
+        walked = packet.forget(walked);
+        if walked >= length {
+            break;
+        }
+        let offset = start + walked;
+        // With the byte before it, which is of the header: the verifier learns nothing from a window of one byte.
+        let Some([_, kind]) = packet.window::<2>(offset - 1) else { return OPTIONS_BAD << 32 };
+        match *kind {
+            END => break,
+            NO_OPERATION => walked += 1,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return sum | OPTIONS_SOURCE_ROUTE << 32,
+            _ => {
+                let Some([_, option]) = packet.window::<2>(offset) else { return OPTIONS_BAD << 32 };
+                walked += usize::from(*option);
+                if *option < 2 || walked > length {
+                    return sum | OPTIONS_BAD << 32;
+                }
+            }
+        }
+    }
+    sum | OPTIONS_GOOD << 32
+}
+
+/// Reads an IPv6 header and its extension headers.
+#[inline(always)]
+pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Verdict> {
+    let header = ipv6::Header(packet.window(offset).ok_or(Drop::Truncated)?);
+    if header.version() != 6 {
+        return Err(Drop::BadVersion.into());
+    }
+    let payload = header.payload_length();
+    if !packet.reaches(offset + ipv6::LENGTH + usize::from(payload)) || payload > u16::MAX - ipv6::LENGTH as u16 {
+        return Err(Drop::BadTotalLength.into());
+    }
+    let addresses = header.addresses();
+    let (source, destination) = (V6::source(addresses), V6::destination(addresses));
+    if destination[0].to_ne_bytes()[0] == 0xff {
+        return Err(Pass::NotUnicast.into());
+    }
+    // Of ::/127 that is the unspecified and the loopback address.
+    if source[0].to_ne_bytes()[0] == 0xff || (source[0] == 0 && u64::from_be(source[1]) <= 1) {
+        return Err(Drop::MartianSource.into());
+    }
+    if source == destination {
+        return Err(Drop::Land.into());
+    }
+    let mut next = header.next_header();
+    let mut skipped = 0_u16;
+    if is_extension(next) {
+        let walked = walk_extensions(packet, offset + ipv6::LENGTH, next, payload);
+        match Walked::of(walked) {
+            Walked::Transport { protocol, length } => (next, skipped) = (protocol, length),
+            Walked::Fragment => return Err(Pass::Fragment.into()),
+            Walked::SourceRoute => return Err(Drop::SourceRoute.into()),
+            Walked::Bad => return Err(Drop::BadOptions.into()),
+        }
+    }
+    Ok(L3 {
+        addresses,
+        protocol: next,
+        l4: offset + ipv6::LENGTH + usize::from(skipped),
+        length: payload + ipv6::LENGTH as u16,
+        payload: payload - skipped,
+    })
+}
+
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::FRAGMENT
+            | protocol::AUTHENTICATION
+            | protocol::DESTINATION
+    )
+}
+
+/// Where a chain of extension headers ended.
+enum Walked {
+    Transport { protocol: u8, length: u16 },
+    Fragment,
+    SourceRoute,
+    Bad,
+}
+
+impl Walked {
+    // A function that is not inlined can give the verifier one register only: an enum with a payload would be two.
+    const FRAGMENT: u64 = 1 << 32;
+    const SOURCE_ROUTE: u64 = 2 << 32;
+    const BAD: u64 = 3 << 32;
+
+    #[inline(always)]
+    fn of(packed: u64) -> Self {
+        match packed {
+            Self::FRAGMENT => Self::Fragment,
+            Self::SOURCE_ROUTE => Self::SourceRoute,
+            Self::BAD => Self::Bad,
+            // At most six headers of at most 2,048 bytes each; the clamp shows the verifier.
+            _ => Self::Transport { protocol: (packed >> 16) as u8, length: packed as u16 & 0x3fff },
+        }
+    }
+}
+
+/// Walks the extension headers from `start`, of which the first is `next`, within `payload` bytes.
+#[inline(never)]
+fn walk_extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u16) -> u64 {
+    let mut skipped = 0_u16;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        let Some(header) = packet.window::<8>(start + usize::from(skipped & 0x3fff)) else { return Walked::BAD };
+        let length = match next {
+            protocol::HOP_BY_HOP | protocol::DESTINATION => 8 + (u16::from(header[1]) << 3),
+            protocol::ROUTING => {
+                // Type 0 is a source route (RFC 5095); used up or not, nobody has reason to send it.
+                if header[2] == 0 {
+                    return Walked::SOURCE_ROUTE;
+                }
+                8 + (u16::from(header[1]) << 3)
+            }
+            protocol::AUTHENTICATION => (u16::from(header[1]) + 2) << 2,
+            protocol::FRAGMENT => {
+                // Neither an offset nor more to come: an atomic fragment (RFC 6946), a whole packet.
+                if u16_at(header, 2) & 0xfff9_u16.to_be() != 0 {
+                    return Walked::FRAGMENT;
+                }
+                8
+            }
+            _ => break,
+        };
+        next = header[0];
+        skipped += length;
+        if skipped > payload {
+            return Walked::BAD;
+        }
+    }
+    if is_extension(next) {
+        return Walked::BAD;
+    }
+    u64::from(skipped) | u64::from(next) << 16
+}
+
+/// Reads network and transport header.
+///
+/// # Errors
+/// The verdict for a packet that is malformed, or neither TCP nor UDP.
+#[inline(always)]
+pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Headers<F>, Verdict> {
+    let l3 = F::parse(packet, offset)?;
+    let (ports, flags) = match l3.protocol {
+        protocol::TCP => tcp(packet, l3.l4, l3.payload)?,
+        protocol::UDP => (udp(packet, l3.l4, l3.payload)?, 0),
+        _ => return Err(Pass::OtherProtocol.into()),
+    };
+    if ports & 0xffff == 0 || ports >> 16 == 0 {
+        return Err(Drop::PortZero.into());
+    }
+    let ports = PortsProtocol::from_wire(ports, l3.protocol);
+    Ok(Headers {
+        tuple: Tuple { addresses: l3.addresses, ports },
+        l3: offset,
+        l4: l3.l4,
+        length: l3.length,
+        flags,
+    })
+}
+
+#[inline(always)]
+fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<(u32, u8), Verdict> {
+    if usize::from(payload) < tcp::LENGTH {
+        return Err(Drop::BadTcpHeader.into());
+    }
+    let header: &[u8; tcp::LENGTH] = packet.window(offset).ok_or(Drop::Truncated)?;
+    let data_offset = u16::from(header[12] >> 4) << 2;
+    if usize::from(data_offset) < tcp::LENGTH || data_offset > payload {
+        return Err(Drop::BadTcpHeader.into());
+    }
+    Ok((u32_at(header, 0), header[13]))
+}
+
+#[inline(always)]
+fn udp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<u32, Verdict> {
+    if usize::from(payload) < wire::udp::LENGTH {
+        return Err(Drop::BadUdpLength.into());
+    }
+    let header: &[u8; wire::udp::LENGTH] = packet.window(offset).ok_or(Drop::Truncated)?;
+    let length = u16::from_be(u16_at(header, 4));
+    if usize::from(length) < wire::udp::LENGTH || length > payload {
+        return Err(Drop::BadUdpLength.into());
+    }
+    Ok(u32_at(header, 0))
+}

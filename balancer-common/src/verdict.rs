@@ -1,0 +1,162 @@
+//! What becomes of a packet.
+
+/// The pipeline's answer. Each engine turns it into its own action in one exhaustive match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Send it out of the interface that it came in by.
+    Transmit,
+    /// Send it out of the interface with this index.
+    Redirect(u32),
+    /// To the kernel, untouched.
+    Pass(Pass),
+    /// Gone.
+    Drop(Drop),
+}
+
+/// Declares a fieldless enum of reasons together with their names: a reason is also its counter, so the names
+/// must exist exactly once.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// Every reason, in the order of its counter.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The reason with a number, as by `as u32`.
+            #[inline(always)]
+            #[must_use]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $(number if number == Self::$variant as u32 => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+
+            /// The name in counters, documents and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet goes to the kernel.
+    Pass {
+        /// Neither IPv4 nor IPv6: ARP, LLDP, more than two VLAN tags.
+        NotIp = "not_ip",
+        /// To a multicast or broadcast address, of Ethernet or IP: neighbour discovery, DHCP, routing protocols.
+        NotUnicast = "not_unicast",
+        /// Neither TCP nor UDP: ICMP, IPsec, UDP-Lite.
+        OtherProtocol = "other_protocol",
+        /// A fragment.
+        Fragment = "fragment",
+        /// No connection knows it and no service listens for it.
+        NoService = "no_service",
+    }
+}
+
+reasons! {
+    /// Why a packet is dropped.
+    Drop {
+        /// The frame ends inside a header.
+        Truncated = "truncated",
+        /// The version field contradicts the Ethernet type.
+        BadVersion = "bad_version",
+        /// An IPv4 header length below 20 bytes or beyond the total length.
+        BadHeaderLength = "bad_header_length",
+        /// A total or payload length beyond the frame or short of the headers.
+        BadTotalLength = "bad_total_length",
+        /// A wrong IPv4 header checksum.
+        BadChecksum = "bad_checksum",
+        /// An IPv4 loose or strict source route (RFC 7126, sections 4.3 and 4.4), or an IPv6 type 0 routing header (RFC 5095).
+        SourceRoute = "source_route",
+        /// IPv4 options or IPv6 extension headers that cannot be walked.
+        BadOptions = "bad_options",
+        /// Source and destination address are the same.
+        Land = "land",
+        /// A source address that no host can have: multicast, broadcast, loopback, unspecified (RFC 1812, section 5.3.7).
+        MartianSource = "martian_source",
+        /// Source or destination port 0.
+        PortZero = "port_zero",
+        /// A TCP data offset below 20 bytes or beyond the packet.
+        BadTcpHeader = "bad_tcp_header",
+        /// A UDP length below 8 bytes or beyond the packet.
+        BadUdpLength = "bad_udp_length",
+        /// The TTL or hop limit ran out.
+        TtlExceeded = "ttl_exceeded",
+        /// TCP to a service, not a SYN, and no connection knows it.
+        NoConnection = "no_connection",
+        /// The service has no backend that takes connections.
+        NoBackend = "no_backend",
+        /// The connection table is full.
+        TableFull = "table_full",
+        /// The bound on half-open connections is reached.
+        HalfOpenFull = "half_open_full",
+        /// No free source port was found for the backend.
+        PortsExhausted = "ports_exhausted",
+        /// Without source NAT, another connection has the same client, port and backend already.
+        TupleInUse = "tuple_in_use",
+        /// The backend's link-layer address is not known yet.
+        NoNextHop = "no_next_hop",
+        /// A table was not there: the program runs before the daemon filled it.
+        NotReady = "not_ready",
+    }
+}
+
+/// How many counters a verdict can fall under.
+pub const VERDICTS: usize = 2 + Pass::ALL.len() + Drop::ALL.len();
+
+impl Verdict {
+    /// The number of the counter it falls under, below [`VERDICTS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> usize {
+        match self {
+            Self::Transmit => 0,
+            Self::Redirect(_) => 1,
+            Self::Pass(reason) => 2 + reason as usize,
+            Self::Drop(reason) => 2 + Pass::ALL.len() + reason as usize,
+        }
+    }
+}
+
+impl From<Drop> for Verdict {
+    #[inline(always)]
+    fn from(reason: Drop) -> Self {
+        Self::Drop(reason)
+    }
+}
+
+impl From<Pass> for Verdict {
+    #[inline(always)]
+    fn from(reason: Pass) -> Self {
+        Self::Pass(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verdict_has_a_counter_of_its_own() {
+        let mut seen = [false; VERDICTS];
+        let passes = Pass::ALL.iter().map(|&reason| Verdict::Pass(reason));
+        let drops = Drop::ALL.iter().map(|&reason| Verdict::Drop(reason));
+        for verdict in [Verdict::Transmit, Verdict::Redirect(7)].into_iter().chain(passes).chain(drops) {
+            assert!(!seen[verdict.counter()], "{verdict:?}");
+            seen[verdict.counter()] = true;
+        }
+        assert!(seen.iter().all(|&seen| seen));
+    }
+}

@@ -1,0 +1,45 @@
+//! The XDP program: the frame in, the pipeline's verdict out.
+#![no_std]
+#![no_main]
+#![expect(internal_features, reason = "BPF has no other way to an atomic that returns a value")]
+#![feature(core_intrinsics, asm_experimental_arch)]
+
+mod maps;
+mod packet;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use balancer_common::pipeline;
+use balancer_common::verdict::Verdict;
+
+use crate::maps::Maps;
+use crate::packet::Frame;
+
+/// The entry point, once for each frame that an interface received.
+#[xdp]
+pub fn balancer(context: XdpContext) -> u32 {
+    let tables = Maps { context: context.as_ptr() };
+    let verdict = pipeline::process(&mut Frame::new(&context), &tables, context.ingress_ifindex() as u32);
+    maps::count(verdict);
+    match verdict {
+        Verdict::Transmit => XDP_TX,
+        // SAFETY: the helper takes any index; of one that is gone the kernel drops the frame.
+        Verdict::Redirect(interface) => unsafe { bpf_redirect(interface, 0) as u32 },
+        Verdict::Pass(_) => XDP_PASS,
+        Verdict::Drop(_) => XDP_DROP,
+    }
+}
+
+/// Never reached in a program that the verifier took; a loop without an end is refused where it could be.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// SAFETY: the name belongs to no other symbol; the kernel reads the section by its name.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

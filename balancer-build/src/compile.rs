@@ -176,8 +176,9 @@ fn rustflags(tools: &Tools, target: &BpfTarget) -> OsString {
         format!("--cfg=bpf_target_arch=\"{arch}\"").into(),
         // Atomics that return a value.
         "-Ctarget-cpu=v3".into(),
-        // Without it, an unaligned read becomes byte loads, which take too much of the 512 bytes of stack.
-        "-Ctarget-feature=+allows-misaligned-mem-access".into(),
+        // Without it, an unaligned read becomes byte loads, which take too much of the 512 bytes of stack. It is the
+        // linker that generates the code; told of the feature, the compiler would only warn that it does not know it.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into(),
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
         linker,

@@ -15,7 +15,7 @@ static PACKETS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// The entry point, once for each packet that an interface received.
 #[xdp]
-pub fn balancer(_ctx: XdpContext) -> u32 {
+fn balancer(_ctx: XdpContext) -> u32 {
     if let Some(packets) = PACKETS.get_ptr_mut(0) {
         // SAFETY: the pointer is to this CPU's own slot, and the program is not preempted by another run of itself.
         unsafe { *packets += 1 };

@@ -2,7 +2,9 @@
 
 use std::{env, path::Path, process::ExitCode};
 
-use balancer_build::{BpfTarget, build_ebpf, find_tools, tools_dir};
+use balancer_build::{
+    BpfTarget, build_ebpf, ebpf_target_dir, find_tools, outer_target_dir, tools_dir,
+};
 
 fn main() -> ExitCode {
     match build() {
@@ -45,13 +47,10 @@ fn build() -> Result<(), String> {
     let tools = find_tools(&tools_dir(workspace)).map_err(|missing| missing.to_string())?;
     println!("cargo::rerun-if-changed={}", tools.linker.display());
     let manifest = workspace.join("balancer-ebpf/Cargo.toml");
-    let object = build_ebpf(
-        &tools,
-        &target,
-        &manifest,
-        &Path::new(&out_dir).join("ebpf"),
-    )
-    .map_err(|error| error.to_string())?;
+    let out_dir = Path::new(&out_dir);
+    let target_dir = ebpf_target_dir(outer_target_dir(out_dir).unwrap_or(out_dir), &target);
+    let object = build_ebpf(&tools, &target, &manifest, &target_dir, out_dir)
+        .map_err(|error| error.to_string())?;
     for line in object.remarks.lines() {
         println!("cargo::warning={line}");
     }

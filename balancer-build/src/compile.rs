@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fmt, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -68,8 +68,8 @@ pub enum BuildError {
     Cargo(PathBuf, io::Error),
     /// Cargo ended with an error; this is what it printed.
     Failed(String),
-    /// Cargo said nothing, yet left no object there.
-    NoObject(PathBuf),
+    /// The object that cargo made cannot be copied.
+    NoObject(PathBuf, io::Error),
 }
 
 impl fmt::Display for BuildError {
@@ -83,15 +83,34 @@ impl fmt::Display for BuildError {
                     output.trim_end()
                 )
             }
-            Self::NoObject(path) => write!(f, "cargo left no object at {}", path.display()),
+            Self::NoObject(path, error) => {
+                write!(f, "{} cannot be copied: {error}", path.display())
+            }
         }
     }
 }
 
 impl std::error::Error for BuildError {}
 
-/// Compiles the package at `manifest` (`balancer-ebpf/Cargo.toml`) in release mode, with `target_dir` as cargo's own
-/// target directory: two cargos in one would wait for each other's lock.
+/// Cargo's own target directory for the XDP program, in that of the outer build: two cargos in one would wait for each
+/// other's lock, and one for each profile of the outer build would compile the same once more.
+#[must_use]
+pub fn ebpf_target_dir(outer: &Path, target: &BpfTarget) -> PathBuf {
+    outer.join("ebpf").join(&target.arch)
+}
+
+/// The target directory of the build that a build script with this `OUT_DIR` is part of.
+#[must_use]
+pub fn outer_target_dir(out_dir: &Path) -> Option<&Path> {
+    // TARGET/PROFILE/build/PACKAGE-HASH/out
+    let build = out_dir
+        .ancestors()
+        .find(|dir| dir.file_name() == Some(OsStr::new("build")))?;
+    build.parent()?.parent()
+}
+
+/// Compiles the package at `manifest` (`balancer-ebpf/Cargo.toml`) in release mode in `target_dir`, and copies the object
+/// to `out_dir`.
 ///
 /// # Errors
 ///
@@ -101,6 +120,7 @@ pub fn build_ebpf(
     target: &BpfTarget,
     manifest: &Path,
     target_dir: &Path,
+    out_dir: &Path,
 ) -> Result<Object, BuildError> {
     let mut cargo = ebpf_cargo(tools, target, "build", manifest, target_dir);
     let output = cargo
@@ -113,14 +133,14 @@ pub fn build_ebpf(
     if !output.status.success() {
         return Err(BuildError::Failed(remarks));
     }
-    let path = target_dir
+    let built = target_dir
         .join(target.triple())
         .join("release")
         .join(PROGRAM);
-    if path.is_file() {
-        Ok(Object { path, remarks })
-    } else {
-        Err(BuildError::NoObject(path))
+    let path = out_dir.join(format!("{PROGRAM}.bpf.o"));
+    match fs::copy(&built, &path) {
+        Ok(_) => Ok(Object { path, remarks }),
+        Err(error) => Err(BuildError::NoObject(built, error)),
     }
 }
 
@@ -243,6 +263,26 @@ mod tests {
             "CARGO_MAKEFLAGS",
         ] {
             assert!(!is_of_outer_build(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_outer_target_directory_is_found_in_every_layout() {
+        for (out_dir, expected) in [
+            ("/w/target/debug/build/balancer-1f/out", Some("/w/target")),
+            ("/w/target/debug/build/balancer/1f/out", Some("/w/target")),
+            ("/build/t/release/build/balancer-1f/out", Some("/build/t")),
+            (
+                "/w/t/aarch64-unknown-linux-gnu/debug/build/balancer-1f/out",
+                Some("/w/t/aarch64-unknown-linux-gnu"),
+            ),
+            ("/w/out", None),
+        ] {
+            assert_eq!(
+                outer_target_dir(Path::new(out_dir)),
+                expected.map(Path::new),
+                "{out_dir}"
+            );
         }
     }
 

@@ -8,7 +8,9 @@
 mod compile;
 mod tools;
 
-pub use compile::{BpfTarget, BuildError, Object, build_ebpf, ebpf_cargo};
+pub use compile::{
+    BpfTarget, BuildError, Object, build_ebpf, ebpf_cargo, ebpf_target_dir, outer_target_dir,
+};
 pub use tools::{
     LINKER_VERSION, MissingTools, Toolchain, ToolchainError, Tools, find_linker, find_rust_src,
     find_tools, linker_fits, local_linker, local_rust_src, tools_dir,

@@ -1,6 +1,6 @@
 //! `cargo xtask lint`: formatting, lints and documentation, all without a remark.
 
-use balancer_build::{BpfTarget, ebpf_cargo, find_tools};
+use balancer_build::{BpfTarget, ebpf_cargo, ebpf_target_dir, find_tools};
 
 use crate::{run::timed, setup, workspace::Workspace};
 
@@ -31,10 +31,11 @@ pub fn lint(workspace: &Workspace) -> anyhow::Result<()> {
         ]),
     )?;
     let tools = find_tools(&workspace.tools_dir())?;
-    let target_dir = workspace.target_dir().join("ebpf-clippy");
+    let target = BpfTarget::host();
+    let target_dir = ebpf_target_dir(&workspace.target_dir(), &target);
     timed(
         "lints of the XDP program",
-        ebpf_cargo(&tools, &BpfTarget::host(), "clippy", &ebpf, &target_dir).args([
+        ebpf_cargo(&tools, &target, "clippy", &ebpf, &target_dir).args([
             "--locked",
             "--",
             "-Dwarnings",

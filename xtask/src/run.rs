@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, bail};
@@ -83,25 +83,6 @@ pub fn timed(what: &str, command: &mut Command) -> anyhow::Result<()> {
     }
     eprintln!("== {what}: {:.1} s", started.elapsed().as_secs_f32());
     Ok(())
-}
-
-/// Tries up to three times, with a pause between: for what comes over the network.
-pub fn with_retries<T>(
-    step: &mut Step,
-    mut attempt: impl FnMut(&mut Step) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    for pause in [1, 4] {
-        match attempt(step) {
-            Ok(value) => return Ok(value),
-            Err(error) => {
-                let first_line = format!("{error:#}");
-                let first_line = first_line.lines().next().unwrap_or_default();
-                step.say(&format!("{first_line}; once more in {pause} s"));
-                thread::sleep(Duration::from_secs(pause));
-            }
-        }
-    }
-    attempt(step)
 }
 
 /// The program and its first argument, for messages.

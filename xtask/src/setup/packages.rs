@@ -63,22 +63,20 @@ pub fn ensure() -> anyhow::Result<()> {
 fn install(step: &mut Step, packages: &[&str]) -> anyhow::Result<()> {
     let _quiet = NoServices::ask(Path::new(POLICY));
     step.say("apt-get update");
-    run::with_retries(step, |step| run::in_step(step, &mut apt("update")))?;
+    run::in_step(step, &mut apt("update"))?;
     step.say(&format!("apt-get install {}", packages.join(" ")));
-    run::with_retries(step, |step| {
-        let mut install = apt("install");
-        install
-            .args(["--yes", "--no-install-recommends"])
-            .args(packages);
-        run::in_step(step, &mut install)
-    })
+    let mut install = apt("install");
+    install
+        .args(["--yes", "--no-install-recommends"])
+        .args(packages);
+    run::in_step(step, &mut install)
 }
 
 fn apt(subcommand: &str) -> Command {
     let mut command = Command::new("apt-get");
     command
-        .args(["--quiet", "-o", "Acquire::Retries=2"])
         .arg(subcommand)
+        .args(["--quiet", "-o", "Acquire::Retries=2"])
         .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }

@@ -58,7 +58,9 @@ pub fn ensure(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<()
         Source::Debian => from_debian(&mut step, &tools, &toolchain.version)?,
         Source::Auto => {
             if let Err(error) = from_rustup(&mut step, toolchain) {
-                step.say(&format!("{error:#}"));
+                // The first line names the program and its exit status; rustup's own report follows.
+                let error = error.to_string();
+                step.say(error.lines().next().unwrap_or_default());
                 from_debian(&mut step, &tools, &toolchain.version)?;
             }
         }
@@ -91,7 +93,8 @@ fn from_rustup(step: &mut Step, toolchain: &Toolchain) -> anyhow::Result<()> {
     rustup
         .args(["component", "add", "rust-src", "--toolchain"])
         .arg(name)
-        .env("RUSTUP_MAX_RETRIES", "2");
+        .env("RUSTUP_MAX_RETRIES", "2")
+        .env_remove("RUST_BACKTRACE");
     run::in_step(step, &mut rustup)
 }
 
@@ -102,9 +105,9 @@ fn from_debian(step: &mut Step, tools: &Path, version: &str) -> anyhow::Result<(
         is_installed("apt-get") && is_installed("dpkg-deb"),
         "there is no apt to fetch rust-src with; run: rustup component add rust-src"
     );
-    // The cache stays until the end: a download that broke off is resumed.
+    // It stays until the end, so the next setup goes on with a download that broke off.
     let apt = Apt::new(tools.join("incoming/apt"));
-    let package = run::with_retries(step, |step| apt.download(step, version))?;
+    let package = apt.download(step, version)?;
 
     step.say("unpacking");
     let incoming = tools.join("incoming/rust-src");
@@ -204,6 +207,7 @@ impl Apt {
 
     fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new("apt-get");
+        command.arg(subcommand).arg("--quiet");
         for (option, value) in [
             ("Dir::Etc::sourcelist", Path::new("/dev/null").to_owned()),
             ("Dir::Etc::sourceparts", self.dir.join("sources")),
@@ -215,12 +219,11 @@ impl Apt {
                 .arg(format!("{option}={}", value.display()));
         }
         command
+            // It also goes on with a download that broke off.
             .args(["-o", "Acquire::Retries=2"])
             .args(["-o", "Acquire::Languages=none"])
             // Root's apt would download as a user that may not write into the checkout.
             .args(["-o", "APT::Sandbox::User="])
-            .arg("--quiet")
-            .arg(subcommand)
             .env("LC_ALL", "C.UTF-8");
         command
     }

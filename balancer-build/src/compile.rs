@@ -79,7 +79,7 @@ impl fmt::Display for BuildError {
             Self::Failed(output) => {
                 write!(
                     f,
-                    "the XDP program does not compile:\n{}",
+                    "the XDP program (balancer-ebpf) does not compile:\n{}",
                     output.trim_end()
                 )
             }

@@ -8,6 +8,8 @@ use std::{
     process::Command,
 };
 
+use anyhow::bail;
+
 use crate::{
     progress::Step,
     run,
@@ -44,6 +46,9 @@ pub fn ensure() -> anyhow::Result<()> {
     let why = match (is_installed("apt-get"), is_root()) {
         (true, true) => {
             install(&mut step, &packages)?;
+            if let Some(program) = programs.iter().find(|program| !is_installed(program)) {
+                bail!("the packages were installed, yet {program} is not there");
+            }
             step.done(&format!("installed {}", packages.join(", ")));
             return Ok(());
         }

@@ -153,7 +153,7 @@ impl Apt {
             let dir = self.dir.join(sub);
             fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
-        let uri = mirror();
+        let uri = mirror()?;
         let mut failed = None;
         for suite in SUITES {
             step.say(&format!("Debian's package, suite {suite}"));
@@ -229,22 +229,22 @@ impl Apt {
     }
 }
 
-/// The Debian mirror in the machine's own apt sources, or else Debian's.
-fn mirror() -> String {
+/// The Debian mirror in the machine's own apt sources.
+fn mirror() -> anyhow::Result<String> {
     let targets = Command::new("apt-get")
         .args(["indextargets", "--format", "$(REPO_URI)"])
-        .output();
-    let listed = targets.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    pick_mirror(&listed.unwrap_or_default())
+        .output()
+        .context("apt-get cannot be run")?;
+    pick_mirror(&String::from_utf8_lossy(&targets.stdout))
+        .context("apt has no Debian mirror here; run: rustup component add rust-src")
 }
 
 /// The first address that is a Debian archive's; those of security updates and of other vendors have other names.
-fn pick_mirror(addresses: &str) -> String {
+fn pick_mirror(addresses: &str) -> Option<String> {
     addresses
         .lines()
         .find(|address| address.trim_end_matches('/').ends_with("/debian"))
-        .unwrap_or("http://deb.debian.org/debian")
-        .to_owned()
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -254,9 +254,11 @@ mod tests {
     #[test]
     fn the_machines_own_mirror_is_taken() {
         let own = "http://mirror.example/debian-security/\nhttps://mirror.example/debian/\n";
-        assert_eq!(pick_mirror(own), "https://mirror.example/debian/");
+        assert_eq!(
+            pick_mirror(own).as_deref(),
+            Some("https://mirror.example/debian/")
+        );
         let others = "https://packages.example/apt/\nhttp://ports.example/ubuntu/\n";
-        assert_eq!(pick_mirror(others), "http://deb.debian.org/debian");
-        assert_eq!(pick_mirror(""), "http://deb.debian.org/debian");
+        assert_eq!(pick_mirror(others), None);
     }
 }

@@ -232,17 +232,19 @@ impl Apt {
 /// The Debian mirror in the machine's own apt sources.
 fn mirror() -> anyhow::Result<String> {
     let targets = Command::new("apt-get")
-        .args(["indextargets", "--format", "$(REPO_URI)"])
+        .args(["indextargets", "--format", "$(COMPONENT) $(REPO_URI)"])
         .output()
         .context("apt-get cannot be run")?;
     pick_mirror(&String::from_utf8_lossy(&targets.stdout))
         .context("apt has no Debian mirror here; run: rustup component add rust-src")
 }
 
-/// The first address that is a Debian archive's; those of security updates and of other vendors have other names.
-fn pick_mirror(addresses: &str) -> Option<String> {
-    addresses
+/// The first address that is a Debian archive's: those of security updates have other names, those of other vendors no
+/// component `main`.
+fn pick_mirror(targets: &str) -> Option<String> {
+    targets
         .lines()
+        .filter_map(|target| target.strip_prefix("main "))
         .find(|address| address.trim_end_matches('/').ends_with("/debian"))
         .map(str::to_owned)
 }
@@ -253,12 +255,14 @@ mod tests {
 
     #[test]
     fn the_machines_own_mirror_is_taken() {
-        let own = "http://mirror.example/debian-security/\nhttps://mirror.example/debian/\n";
+        let own = "stable https://vendor.example/linux/debian/\n\
+                   main http://mirror.example/debian-security/\n\
+                   main https://mirror.example/debian/\n";
         assert_eq!(
             pick_mirror(own).as_deref(),
             Some("https://mirror.example/debian/")
         );
-        let others = "https://packages.example/apt/\nhttp://ports.example/ubuntu/\n";
+        let others = "main https://vendor.example/apt/\nmain http://ports.example/ubuntu/\n";
         assert_eq!(pick_mirror(others), None);
     }
 }

@@ -391,7 +391,7 @@ fn word(cell: &Cell, index: u32) -> u64 {
     }
 }
 
-#[inline(never)]
+#[inline(always)]
 fn search<F: Family, I: Image>(image: &I, tuple: &Tuple<F>, interface: u32, kinds: u32) -> Option<u32> {
     let header = Header::read(image.cell(0)?);
     let address = F::mapped(F::destination(tuple.addresses));

@@ -20,7 +20,7 @@ use crate::packet::Frame;
 
 /// The entry point, once for each frame that an interface received.
 #[xdp]
-pub fn balancer(context: XdpContext) -> u32 {
+fn balancer(context: XdpContext) -> u32 {
     let tables = Maps { context: context.as_ptr() };
     let verdict = pipeline::process(&mut Frame::new(&context), &tables, context.ingress_ifindex() as u32);
     maps::count(verdict);

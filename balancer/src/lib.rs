@@ -1,1 +1,3 @@
 //! balancerd as a library: what the daemon and its control tool are made of.
+
+pub mod control;

@@ -1,3 +1,5 @@
 //! balancerd as a library: what the daemon and its control tool are made of.
 
 pub mod config;
+pub mod control;
+pub mod ctl;

@@ -91,7 +91,10 @@ pub struct Stats {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { received: 0, verdicts: [0; VERDICTS] }
+        Self {
+            received: 0,
+            verdicts: [0; VERDICTS],
+        }
     }
 }
 
@@ -141,7 +144,13 @@ pub struct Identity {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { service: [0; 64], address: [0; 16], port: 0, protocol: 0, reserved: [0; 5] }
+        Self {
+            service: [0; 64],
+            address: [0; 16],
+            port: 0,
+            protocol: 0,
+            reserved: [0; 5],
+        }
     }
 }
 

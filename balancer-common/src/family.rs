@@ -46,7 +46,12 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     ///
     /// # Errors
     /// [`Drop::TtlExceeded`] when the TTL is 1 or 0; the packet is as it was.
-    fn rewrite<P: Packet>(packet: &mut P, offset: usize, new: &Self::Pair, delta: u16) -> Result<(), Verdict>;
+    fn rewrite<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        new: &Self::Pair,
+        delta: u16,
+    ) -> Result<(), Verdict>;
 }
 
 /// IPv4 (RFC 791).
@@ -108,7 +113,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn rewrite<P: Packet>(packet: &mut P, offset: usize, new: &u64, delta: u16) -> Result<(), Verdict> {
+    fn rewrite<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        new: &u64,
+        delta: u16,
+    ) -> Result<(), Verdict> {
         let header = ipv4::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
         if header.ttl() <= 1 {
             return Err(Drop::TtlExceeded.into());
@@ -167,7 +177,12 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn rewrite<P: Packet>(packet: &mut P, offset: usize, new: &[u64; 4], _: u16) -> Result<(), Verdict> {
+    fn rewrite<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        new: &[u64; 4],
+        _: u16,
+    ) -> Result<(), Verdict> {
         let header = ipv6::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
         if header.hop_limit() <= 1 {
             return Err(Drop::TtlExceeded.into());

@@ -36,7 +36,11 @@ impl Tick {
     #[must_use]
     pub const fn milliseconds_since(self, earlier: Self) -> u64 {
         let ticks = self.0.wrapping_sub(earlier.0);
-        if ticks > u32::MAX / 2 { 0 } else { (ticks as u64 * 1_048_576) / 1_000_000 }
+        if ticks > u32::MAX / 2 {
+            0
+        } else {
+            (ticks as u64 * 1_048_576) / 1_000_000
+        }
     }
 }
 
@@ -134,7 +138,14 @@ impl<F: Family> Flow<F> {
     /// The flow that turns `tuple` into `new`.
     #[inline(always)]
     #[must_use]
-    pub fn new(tuple: &Tuple<F>, new: Tuple<F>, hop: Hop, state: u32, backend: u32, now: Tick) -> Self {
+    pub fn new(
+        tuple: &Tuple<F>,
+        new: Tuple<F>,
+        hop: Hop,
+        state: u32,
+        backend: u32,
+        now: Tick,
+    ) -> Self {
         let addresses = F::replaced(tuple.addresses, new.addresses);
         let ports = replace(u64::from(tuple.ports.wire()), u64::from(new.ports.wire()));
         Self {
@@ -210,7 +221,8 @@ impl<F: Family> Flow<F> {
             self.meta.set(join(meta as u32, now));
         }
         self.packets.set(self.packets.get().wrapping_add(1));
-        self.bytes.set(self.bytes.get().wrapping_add(u64::from(length)));
+        self.bytes
+            .set(self.bytes.get().wrapping_add(u64::from(length)));
     }
 
     /// Whether a packet with these TCP control bits (0: UDP) can change nothing of the state, so that the other
@@ -274,7 +286,10 @@ mod tests {
     use crate::tuple::PortsProtocol;
 
     fn flow(state: u32) -> Flow<V4> {
-        let tuple = Tuple { addresses: 1, ports: PortsProtocol::new(1, 2, protocol::TCP) };
+        let tuple = Tuple {
+            addresses: 1,
+            ports: PortsProtocol::new(1, 2, protocol::TCP),
+        };
         Flow::new(&tuple, tuple, Hop::default(), state, 0, Tick(0))
     }
 
@@ -285,7 +300,11 @@ mod tests {
         let phases = packets
             .iter()
             .map(|&(from_client, flags)| {
-                let (own, peer) = if from_client { (&original, &reply) } else { (&reply, &original) };
+                let (own, peer) = if from_client {
+                    (&original, &reply)
+                } else {
+                    (&reply, &original)
+                };
                 completed += usize::from(own.advance(protocol, flags, peer.state()));
                 Phase::of(original.state(), reply.state())
             })
@@ -313,7 +332,16 @@ mod tests {
         );
         assert_eq!(
             seen,
-            [HalfOpen, HalfOpen, Established, Established, Established, Established, Closing, Closing]
+            [
+                HalfOpen,
+                HalfOpen,
+                Established,
+                Established,
+                Established,
+                Established,
+                Closing,
+                Closing
+            ]
         );
         assert_eq!(completed, 1);
     }
@@ -334,13 +362,19 @@ mod tests {
 
     #[test]
     fn a_reset_closes() {
-        let (seen, _) = phases(protocol::TCP, &[(true, SYN), (false, SYN | ACK), (true, ACK), (true, RST)]);
+        let (seen, _) = phases(
+            protocol::TCP,
+            &[(true, SYN), (false, SYN | ACK), (true, ACK), (true, RST)],
+        );
         assert_eq!(seen[3], Phase::Closing);
     }
 
     #[test]
     fn udp_is_established_by_the_answer() {
-        let (seen, completed) = phases(protocol::UDP, &[(true, 0), (true, 0), (false, 0), (false, 0), (true, 0)]);
+        let (seen, completed) = phases(
+            protocol::UDP,
+            &[(true, 0), (true, 0), (false, 0), (false, 0), (true, 0)],
+        );
         assert_eq!(seen[1..3], [Phase::HalfOpen, Phase::Established]);
         assert_eq!(completed, 1);
     }

@@ -24,7 +24,9 @@ impl Hop {
     #[inline(always)]
     fn from_frame(index: u32, macs: &[u8; 12]) -> Self {
         let high = u64::from(u32::from_le(u32_at(macs, 8)));
-        Self { words: [u64_at(macs, 0), (high | u64::from(index) << 32).to_le()] }
+        Self {
+            words: [u64_at(macs, 0), (high | u64::from(index) << 32).to_le()],
+        }
     }
 
     /// The way back of a frame that came in by interface `index`: `macs` are its first twelve bytes.
@@ -83,13 +85,17 @@ impl HopCell {
     #[inline(always)]
     #[must_use]
     pub const fn new(hop: Hop) -> Self {
-        Self { words: [Word::new(hop.words[0]), Word::new(hop.words[1])] }
+        Self {
+            words: [Word::new(hop.words[0]), Word::new(hop.words[1])],
+        }
     }
 
     /// What it holds.
     #[inline(always)]
     pub fn get(&self) -> Hop {
-        Hop { words: [self.words[0].get(), self.words[1].get()] }
+        Hop {
+            words: [self.words[0].get(), self.words[1].get()],
+        }
     }
 
     /// Replaces what it holds.

@@ -134,10 +134,19 @@ impl ListenerKey {
     /// Puts a key together. `port` in host order; `family` is 4 or 6; `interface` an index, or 0 for any.
     #[inline(always)]
     #[must_use]
-    pub const fn new(address: [u64; 2], port: u16, protocol: u8, family: u8, interface: u32) -> Self {
+    pub const fn new(
+        address: [u64; 2],
+        port: u16,
+        protocol: u8,
+        family: u8,
+        interface: u32,
+    ) -> Self {
         Self {
             address,
-            rest: join(port as u32 | (protocol as u32) << 16 | (family as u32) << 24, interface),
+            rest: join(
+                port as u32 | (protocol as u32) << 16 | (family as u32) << 24,
+                interface,
+            ),
         }
     }
 
@@ -261,7 +270,11 @@ impl Service {
         let modes = high(words[0]);
         Self {
             id: low(words[0]),
-            scheduler: if modes & 0xff == 0 { Scheduler::Nth } else { Scheduler::Random },
+            scheduler: if modes & 0xff == 0 {
+                Scheduler::Nth
+            } else {
+                Scheduler::Random
+            },
             source_nat: match modes >> 8 {
                 0 => SourceNat::None,
                 1 => SourceNat::Masquerade,
@@ -315,7 +328,11 @@ pub const SLOTS: u32 = 16;
 /// Writes slot `slot` (below [`SLOTS`]) of an nth schedule: the index of a backend within its service.
 pub const fn write_slot(cell: &mut Cell, slot: u32, backend: u32) {
     let word = &mut cell.0[slot as usize >> 1];
-    *word = if slot & 1 == 0 { join(backend, high(*word)) } else { join(low(*word), backend) };
+    *word = if slot & 1 == 0 {
+        join(backend, high(*word))
+    } else {
+        join(low(*word), backend)
+    };
 }
 
 /// Columns of a random schedule in a cell.
@@ -336,12 +353,19 @@ pub struct Column {
 impl Column {
     /// Writes it as column `column` (below [`COLUMNS`]).
     pub const fn write(&self, cell: &mut Cell, column: u32) {
-        cell.0[column as usize] = join(self.threshold, self.backend as u32 | (self.alias as u32) << 16);
+        cell.0[column as usize] = join(
+            self.threshold,
+            self.backend as u32 | (self.alias as u32) << 16,
+        );
     }
 
     #[inline(always)]
     const fn read(word: u64) -> Self {
-        Self { threshold: low(word), backend: high(word) as u16, alias: (high(word) >> 16) as u16 }
+        Self {
+            threshold: low(word),
+            backend: high(word) as u16,
+            alias: (high(word) >> 16) as u16,
+        }
     }
 }
 
@@ -355,7 +379,11 @@ pub fn find<F: Family, I: Image>(image: &I, tuple: &Tuple<F>, interface: u32) ->
     let port = tuple.ports.destination();
     let cell = image.cell(header.ports + u32::from(port >> 6))?;
     let kinds = byte(cell, port & 63);
-    let kinds = if tuple.ports.protocol() == protocol::UDP { kinds >> 4 } else { kinds & 15 };
+    let kinds = if tuple.ports.protocol() == protocol::UDP {
+        kinds >> 4
+    } else {
+        kinds & 15
+    };
     if kinds == 0 {
         return None;
     }
@@ -392,7 +420,12 @@ fn word(cell: &Cell, index: u32) -> u64 {
 }
 
 #[inline(always)]
-fn search<F: Family, I: Image>(image: &I, tuple: &Tuple<F>, interface: u32, kinds: u32) -> Option<u32> {
+fn search<F: Family, I: Image>(
+    image: &I,
+    tuple: &Tuple<F>,
+    interface: u32,
+    kinds: u32,
+) -> Option<u32> {
     let header = Header::read(image.cell(0)?);
     let address = F::mapped(F::destination(tuple.addresses));
     let (port, protocol) = (tuple.ports.destination(), tuple.ports.protocol());
@@ -445,12 +478,23 @@ pub fn choose<I: Image>(
         }
         Scheduler::Random => {
             let column = high(u64::from(random()) * u64::from(length));
-            let column = Column::read(word(image.cell(service.schedule + column / COLUMNS)?, column));
-            u32::from(if random() < column.threshold { column.backend } else { column.alias })
+            let column = Column::read(word(
+                image.cell(service.schedule + column / COLUMNS)?,
+                column,
+            ));
+            u32::from(if random() < column.threshold {
+                column.backend
+            } else {
+                column.alias
+            })
         }
     };
     let cell = image.cell(service.backends + index / 2)?;
-    Some(if index & 1 == 0 { Backend::read(cell, 0) } else { Backend::read(cell, 4) })
+    Some(if index & 1 == 0 {
+        Backend::read(cell, 0)
+    } else {
+        Backend::read(cell, 4)
+    })
 }
 
 #[cfg(test)]
@@ -487,8 +531,16 @@ mod tests {
         }
         let mut cell = Cell::default();
         let backends = [
-            Backend { id: 1, port: 2, address: [3, 4] },
-            Backend { id: 5, port: 6, address: [7, 8] },
+            Backend {
+                id: 1,
+                port: 2,
+                address: [3, 4],
+            },
+            Backend {
+                id: 5,
+                port: 6,
+                address: [7, 8],
+            },
         ];
         backends[0].write(&mut cell, 0);
         backends[1].write(&mut cell, 1);
@@ -503,11 +555,21 @@ mod tests {
         }
         for slot in 0..SLOTS {
             let word = word(&cell, slot >> 1);
-            assert_eq!(if slot & 1 == 0 { low(word) } else { high(word) }, 100 + slot);
+            assert_eq!(
+                if slot & 1 == 0 { low(word) } else { high(word) },
+                100 + slot
+            );
         }
         let mut ports = [Cell::default(); PORT_CELLS as usize];
         write_kinds(&mut ports, 443, Kinds(0x21));
         assert_eq!(byte(&ports[443 >> 6], 443 & 63), 0x21);
-        assert_eq!(ports.iter().flat_map(|cell| cell.0).filter(|&word| word != 0).count(), 1);
+        assert_eq!(
+            ports
+                .iter()
+                .flat_map(|cell| cell.0)
+                .filter(|&word| word != 0)
+                .count(),
+            1
+        );
     }
 }

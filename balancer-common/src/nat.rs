@@ -23,12 +23,14 @@ pub fn rewrite<F: Family, P: Packet>(
     F::rewrite(packet, headers.l3, &flow.new.addresses, flow.l3_delta)?;
     let ports = flow.new.ports.wire().to_ne_bytes();
     if headers.tuple.ports.protocol() == protocol::TCP {
-        let header: &mut [u8; tcp::LENGTH] = packet.window_mut(headers.l4).ok_or(Drop::Truncated)?;
+        let header: &mut [u8; tcp::LENGTH] =
+            packet.window_mut(headers.l4).ok_or(Drop::Truncated)?;
         put(header, 0, ports);
         let sum = checksum::update(u16_at(header, tcp::CHECKSUM), flow.l4_delta);
         put(header, tcp::CHECKSUM, sum.to_ne_bytes());
     } else {
-        let header: &mut [u8; udp::LENGTH] = packet.window_mut(headers.l4).ok_or(Drop::Truncated)?;
+        let header: &mut [u8; udp::LENGTH] =
+            packet.window_mut(headers.l4).ok_or(Drop::Truncated)?;
         put(header, 0, ports);
         let sum = checksum::update_udp(u16_at(header, udp::CHECKSUM), flow.l4_delta);
         put(header, udp::CHECKSUM, sum.to_ne_bytes());

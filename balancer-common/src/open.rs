@@ -71,7 +71,9 @@ impl Refusal {
         match code {
             0 => Ok(()),
             1 => Err(Self::NoService),
-            _ => Err(Self::Drop(Drop::from_number(code - 2).unwrap_or(Drop::NotReady))),
+            _ => Err(Self::Drop(
+                Drop::from_number(code - 2).unwrap_or(Drop::NotReady),
+            )),
         }
     }
 }
@@ -112,8 +114,13 @@ fn claim<F: Family, T: Tables<F>>(
     service: &Service,
     opening: &Opening<F>,
 ) -> Result<(), Drop> {
-    let backend = image::choose(image, service, || tables.ticket(service.id), || tables.random())
-        .ok_or(Drop::NoBackend)?;
+    let backend = image::choose(
+        image,
+        service,
+        || tables.ticket(service.id),
+        || tables.random(),
+    )
+    .ok_or(Drop::NoBackend)?;
     let path = tables.path(backend.id).ok_or(Drop::NotReady)?;
     if !path.hop.is_known() {
         return Err(Drop::NoNextHop);
@@ -153,9 +160,14 @@ fn claim_pair<F: Family, T: Tables<F>>(
         SourceNat::Address => F::unmapped(service.source),
     };
     let protocol = original.ports.protocol();
-    let backend_port = if backend.port == 0 { original.ports.destination() } else { backend.port };
+    let backend_port = if backend.port == 0 {
+        original.ports.destination()
+    } else {
+        backend.port
+    };
     let span = u32::from(service.last_port - service.first_port) + 1;
-    let any_port = || service.first_port + ((u64::from(tables.random()) * u64::from(span)) >> 32) as u16;
+    let any_port =
+        || service.first_port + ((u64::from(tables.random()) * u64::from(span)) >> 32) as u16;
     let translates = service.source_nat != SourceNat::None;
     let mut port = original.ports.source();
     if translates && (port < service.first_port || port > service.last_port) {
@@ -168,7 +180,14 @@ fn claim_pair<F: Family, T: Tables<F>>(
     let mut tries = 0;
     loop {
         let state = State::REPLY | tagged;
-        let flow = Flow::new(&reply, original.reversed(), opening.back, state, backend.id, now);
+        let flow = Flow::new(
+            &reply,
+            original.reversed(),
+            opening.back,
+            state,
+            backend.id,
+            now,
+        );
         match tables.enter(&reply, flow) {
             Ok(()) => break,
             Err(Refused::Full) => return Err(Some(Drop::TableFull)),
@@ -184,7 +203,14 @@ fn claim_pair<F: Family, T: Tables<F>>(
         }
         reply.ports = PortsProtocol::new(backend_port, any_port(), protocol);
     }
-    let flow = Flow::new(original, reply.reversed(), path.hop, tagged, backend.id, now);
+    let flow = Flow::new(
+        original,
+        reply.reversed(),
+        path.hop,
+        tagged,
+        backend.id,
+        now,
+    );
     match tables.enter(original, flow) {
         Ok(()) => Ok(()),
         Err(refused) => {

@@ -71,7 +71,10 @@ pub fn ethernet<P: Packet + ?Sized>(packet: &P) -> Result<L2, Verdict> {
     if header[0] & 1 != 0 {
         return Err(Pass::NotUnicast.into());
     }
-    let mut l2 = L2 { ethertype: u16_at(header, 12), l3: ETHERNET };
+    let mut l2 = L2 {
+        ethertype: u16_at(header, 12),
+        l3: ETHERNET,
+    };
     if is_tag(l2.ethertype) {
         l2 = tag(packet, l2.l3)?;
         if is_tag(l2.ethertype) {
@@ -90,7 +93,10 @@ fn is_tag(ethertype: u16) -> bool {
 #[inline(always)]
 fn tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<L2, Verdict> {
     let tag: &[u8; 4] = packet.window(offset).ok_or(Drop::Truncated)?;
-    Ok(L2 { ethertype: u16_at(tag, 2), l3: offset + 4 })
+    Ok(L2 {
+        ethertype: u16_at(tag, 2),
+        l3: offset + 4,
+    })
 }
 
 /// Reads an IPv4 header.
@@ -126,7 +132,10 @@ pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Verdi
         return Err(Drop::BadChecksum.into());
     }
     let addresses = header.addresses();
-    let (source, destination) = (V4::source(addresses).to_ne_bytes(), V4::destination(addresses).to_ne_bytes());
+    let (source, destination) = (
+        V4::source(addresses).to_ne_bytes(),
+        V4::destination(addresses).to_ne_bytes(),
+    );
     let (protocol, is_fragment) = (header.protocol(), header.is_fragment());
     if destination[0] >= 224 {
         return Err(Pass::NotUnicast.into());
@@ -171,7 +180,9 @@ fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
         if summed >= length {
             break;
         }
-        let Some(word) = packet.window::<4>(start + summed) else { return OPTIONS_BAD << 32 };
+        let Some(word) = packet.window::<4>(start + summed) else {
+            return OPTIONS_BAD << 32;
+        };
         sum += u64::from(u32_at(word, 0));
         summed += 4;
     }
@@ -186,13 +197,17 @@ fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
         }
         let offset = start + walked;
         // With the byte before it, which is of the header: the verifier learns nothing from a window of one byte.
-        let Some([_, kind]) = packet.window::<2>(offset - 1) else { return OPTIONS_BAD << 32 };
+        let Some([_, kind]) = packet.window::<2>(offset - 1) else {
+            return OPTIONS_BAD << 32;
+        };
         match *kind {
             END => break,
             NO_OPERATION => walked += 1,
             LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return sum | OPTIONS_SOURCE_ROUTE << 32,
             _ => {
-                let Some([_, option]) = packet.window::<2>(offset) else { return OPTIONS_BAD << 32 };
+                let Some([_, option]) = packet.window::<2>(offset) else {
+                    return OPTIONS_BAD << 32;
+                };
                 walked += usize::from(*option);
                 if *option < 2 || walked > length {
                     return sum | OPTIONS_BAD << 32;
@@ -211,7 +226,9 @@ pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Verdi
         return Err(Drop::BadVersion.into());
     }
     let payload = header.payload_length();
-    if !packet.reaches(offset + ipv6::LENGTH + usize::from(payload)) || payload > u16::MAX - ipv6::LENGTH as u16 {
+    if !packet.reaches(offset + ipv6::LENGTH + usize::from(payload))
+        || payload > u16::MAX - ipv6::LENGTH as u16
+    {
         return Err(Drop::BadTotalLength.into());
     }
     let addresses = header.addresses();
@@ -279,7 +296,10 @@ impl Walked {
             Self::SOURCE_ROUTE => Self::SourceRoute,
             Self::BAD => Self::Bad,
             // At most six headers of at most 2,048 bytes each; the clamp shows the verifier.
-            _ => Self::Transport { protocol: (packed >> 16) as u8, length: packed as u16 & 0x3fff },
+            _ => Self::Transport {
+                protocol: (packed >> 16) as u8,
+                length: packed as u16 & 0x3fff,
+            },
         }
     }
 }
@@ -289,7 +309,9 @@ impl Walked {
 fn walk_extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u16) -> u64 {
     let mut skipped = 0_u16;
     for _ in 0..MAX_EXTENSION_HEADERS {
-        let Some(header) = packet.window::<8>(start + usize::from(skipped & 0x3fff)) else { return Walked::BAD };
+        let Some(header) = packet.window::<8>(start + usize::from(skipped & 0x3fff)) else {
+            return Walked::BAD;
+        };
         let length = match next {
             protocol::HOP_BY_HOP | protocol::DESTINATION => 8 + (u16::from(header[1]) << 3),
             protocol::ROUTING => {
@@ -338,7 +360,10 @@ pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Header
     }
     let ports = PortsProtocol::from_wire(ports, l3.protocol);
     Ok(Headers {
-        tuple: Tuple { addresses: l3.addresses, ports },
+        tuple: Tuple {
+            addresses: l3.addresses,
+            ports,
+        },
         l3: offset,
         l4: l3.l4,
         length: l3.length,

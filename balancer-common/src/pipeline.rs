@@ -22,7 +22,11 @@ use crate::wire::{ethertype, protocol};
 /// Decides what `packet`, which came in by the interface with index `interface`, gets, and rewrites it if it is
 /// to be sent on.
 #[inline(always)]
-pub fn process<P: Packet, T: Tables<V4> + Tables<V6>>(packet: &mut P, tables: &T, interface: u32) -> Verdict {
+pub fn process<P: Packet, T: Tables<V4> + Tables<V6>>(
+    packet: &mut P,
+    tables: &T,
+    interface: u32,
+) -> Verdict {
     let verdict = parse::ethernet(packet).and_then(|l2| match l2.ethertype {
         ethertype::IPV4 => forward::<V4, P, T>(packet, tables, interface, l2),
         ethertype::IPV6 => forward::<V6, P, T>(packet, tables, interface, l2),
@@ -51,7 +55,11 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     nat::rewrite(packet, &headers, &flow, &hop)?;
     flow.count(headers.length, tables.now());
     tables.count_packet(flow.backend, flow.is_reply(), headers.length);
-    Ok(if hop.interface() == interface { Verdict::Transmit } else { Verdict::Redirect(hop.interface()) })
+    Ok(if hop.interface() == interface {
+        Verdict::Transmit
+    } else {
+        Verdict::Redirect(hop.interface())
+    })
 }
 
 /// Advances the state of a connection by a packet with these TCP control bits (0: UDP).
@@ -60,7 +68,12 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
 /// removed, and the packet opens a new one (RFC 9293, section 3.6.1, allows it before the time-wait delay has
 /// passed).
 #[inline(never)]
-fn advance<F: Family, T: Tables<F>>(tables: &T, tuple: &Tuple<F>, flow: &Flow<F>, flags: u8) -> bool {
+fn advance<F: Family, T: Tables<F>>(
+    tables: &T,
+    tuple: &Tuple<F>,
+    flow: &Flow<F>,
+    flags: u8,
+) -> bool {
     let protocol = tuple.ports.protocol();
     let peer_tuple = flow.peer();
     let peer = tables.flow(&peer_tuple).map(|peer| peer.state());

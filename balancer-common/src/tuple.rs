@@ -80,6 +80,9 @@ impl<F: Family> Tuple<F> {
     #[inline(always)]
     #[must_use]
     pub fn reversed(&self) -> Self {
-        Self { addresses: F::reversed(self.addresses), ports: self.ports.reversed() }
+        Self {
+            addresses: F::reversed(self.addresses),
+            ports: self.ports.reversed(),
+        }
     }
 }

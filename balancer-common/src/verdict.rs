@@ -153,7 +153,11 @@ mod tests {
         let mut seen = [false; VERDICTS];
         let passes = Pass::ALL.iter().map(|&reason| Verdict::Pass(reason));
         let drops = Drop::ALL.iter().map(|&reason| Verdict::Drop(reason));
-        for verdict in [Verdict::Transmit, Verdict::Redirect(7)].into_iter().chain(passes).chain(drops) {
+        for verdict in [Verdict::Transmit, Verdict::Redirect(7)]
+            .into_iter()
+            .chain(passes)
+            .chain(drops)
+        {
             assert!(!seen[verdict.counter()], "{verdict:?}");
             seen[verdict.counter()] = true;
         }

@@ -1,6 +1,9 @@
 //! A word that several CPUs share.
 
-#![expect(unsafe_code, reason = "BPF has no atomic loads and stores of its own before instruction set v4")]
+#![expect(
+    unsafe_code,
+    reason = "BPF has no atomic loads and stores of its own before instruction set v4"
+)]
 
 use core::cell::UnsafeCell;
 
@@ -37,7 +40,8 @@ impl Word {
         #[cfg(not(target_arch = "bpf"))]
         // SAFETY: the pointer is that of the cell, aligned, and nobody accesses it but by atomics.
         unsafe {
-            core::sync::atomic::AtomicU64::from_ptr(self.0.get()).load(core::sync::atomic::Ordering::Acquire)
+            core::sync::atomic::AtomicU64::from_ptr(self.0.get())
+                .load(core::sync::atomic::Ordering::Acquire)
         }
     }
 
@@ -52,7 +56,8 @@ impl Word {
         #[cfg(not(target_arch = "bpf"))]
         // SAFETY: as for `get`.
         unsafe {
-            core::sync::atomic::AtomicU64::from_ptr(self.0.get()).store(value, core::sync::atomic::Ordering::Release);
+            core::sync::atomic::AtomicU64::from_ptr(self.0.get())
+                .store(value, core::sync::atomic::Ordering::Release);
         }
     }
 }

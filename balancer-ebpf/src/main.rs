@@ -1,7 +1,10 @@
 //! The XDP program: the frame in, the pipeline's verdict out.
 #![no_std]
 #![no_main]
-#![expect(internal_features, reason = "BPF has no other way to an atomic that returns a value")]
+#![expect(
+    internal_features,
+    reason = "BPF has no other way to an atomic that returns a value"
+)]
 #![feature(core_intrinsics, asm_experimental_arch)]
 
 mod maps;
@@ -21,8 +24,14 @@ use crate::packet::Frame;
 /// The entry point, once for each frame that an interface received.
 #[xdp]
 fn balancer(context: XdpContext) -> u32 {
-    let tables = Maps { context: context.as_ptr() };
-    let verdict = pipeline::process(&mut Frame::new(&context), &tables, context.ingress_ifindex() as u32);
+    let tables = Maps {
+        context: context.as_ptr(),
+    };
+    let verdict = pipeline::process(
+        &mut Frame::new(&context),
+        &tables,
+        context.ingress_ifindex() as u32,
+    );
     maps::count(verdict);
     match verdict {
         Verdict::Transmit => XDP_TX,

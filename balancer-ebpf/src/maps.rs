@@ -98,7 +98,12 @@ extern "C" fn open_v6(opening: *const Opening<V6>) -> u32 {
 #[inline(always)]
 fn open<F: FamilyMaps>(opening: Option<&Opening<F>>) -> u32 {
     let result = match opening {
-        Some(opening) => open::open(&Maps { context: ptr::null_mut() }, opening),
+        Some(opening) => open::open(
+            &Maps {
+                context: ptr::null_mut(),
+            },
+            opening,
+        ),
         None => Err(Refusal::Drop(Drop::NotReady)),
     };
     Refusal::encode(result)
@@ -171,7 +176,11 @@ impl FamilyMaps for V6 {
 fn words(address: [u64; 2]) -> [u32; 4] {
     let [a, b] = [address[0] as u32, (address[0] >> 32) as u32];
     let [c, d] = [address[1] as u32, (address[1] >> 32) as u32];
-    if cfg!(target_endian = "little") { [a, b, c, d] } else { [b, a, d, c] }
+    if cfg!(target_endian = "little") {
+        [a, b, c, d]
+    } else {
+        [b, a, d, c]
+    }
 }
 
 /// A generation of the config, held for the time of one packet.
@@ -241,7 +250,9 @@ impl<F: FamilyMaps> Tables<F> for Maps {
 
     #[inline(always)]
     fn ticket(&self, service: u32) -> u64 {
-        let Some(ticket) = TICKETS.get_ptr_mut(service) else { return 0 };
+        let Some(ticket) = TICKETS.get_ptr_mut(service) else {
+            return 0;
+        };
         // SAFETY: the pointer is to a value of the map, aligned to 8. The ordering is not a matter of taste: with
         // Relaxed the compiler emits an addition that does not return the old value.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(ticket, 1) }
@@ -261,7 +272,9 @@ impl<F: FamilyMaps> Tables<F> for Maps {
 
     #[inline(always)]
     fn hop_generation(&self) -> u32 {
-        let Some(globals) = GLOBALS.get_ptr(0) else { return 0 };
+        let Some(globals) = GLOBALS.get_ptr(0) else {
+            return 0;
+        };
         // SAFETY: the pointer is to a value of the map. The daemon writes the word while we read it: volatile.
         unsafe { (&raw const (*globals).hop_generation).read_volatile() as u32 }
     }
@@ -296,7 +309,11 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         // SAFETY: the array is on the stack and was written by the helper.
         let (one, six, seven) = unsafe {
             let query = query.as_ptr();
-            (query.add(1).read_volatile(), query.add(6).read_volatile(), query.add(7).read_volatile())
+            (
+                query.add(1).read_volatile(),
+                query.add(6).read_volatile(),
+                query.add(7).read_volatile(),
+            )
         };
         let [a, b, c, d, ..] = one.to_ne_bytes();
         let interface = u32::from_ne_bytes([a, b, c, d]);
@@ -341,7 +358,9 @@ impl<F: FamilyMaps> Tables<F> for Maps {
 
     #[inline(always)]
     fn count_refused(&self, service: u32, reason: Drop) {
-        let Some(stats) = SERVICE_STATS.get_ptr_mut(service) else { return };
+        let Some(stats) = SERVICE_STATS.get_ptr_mut(service) else {
+            return;
+        };
         // SAFETY: this CPU's own value.
         let stats = unsafe { &mut *stats };
         match reason {

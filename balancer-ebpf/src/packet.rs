@@ -17,7 +17,10 @@ impl Frame {
     /// The frame of a context.
     #[inline(always)]
     pub fn new(context: &XdpContext) -> Self {
-        Self { start: context.data(), end: context.data_end() }
+        Self {
+            start: context.data(),
+            end: context.data_end(),
+        }
     }
 }
 

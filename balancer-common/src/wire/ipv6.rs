@@ -34,7 +34,12 @@ impl Header<'_> {
     #[inline(always)]
     #[must_use]
     pub fn addresses(&self) -> [u64; 4] {
-        [u64_at(self.0, 8), u64_at(self.0, 16), u64_at(self.0, 24), u64_at(self.0, 32)]
+        [
+            u64_at(self.0, 8),
+            u64_at(self.0, 16),
+            u64_at(self.0, 24),
+            u64_at(self.0, 32),
+        ]
     }
 }
 

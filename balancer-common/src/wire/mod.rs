@@ -67,8 +67,15 @@ pub(crate) fn u64_at<const N: usize>(window: &[u8; N], offset: usize) -> u64 {
 
 /// Writes bytes at a constant offset.
 #[inline(always)]
-pub(crate) fn put<const N: usize, const M: usize>(window: &mut [u8; N], offset: usize, bytes: [u8; M]) {
-    if let Some(chunk) = window.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()) {
+pub(crate) fn put<const N: usize, const M: usize>(
+    window: &mut [u8; N],
+    offset: usize,
+    bytes: [u8; M],
+) {
+    if let Some(chunk) = window
+        .get_mut(offset..)
+        .and_then(|rest| rest.first_chunk_mut())
+    {
         *chunk = bytes;
     }
 }

@@ -70,8 +70,8 @@ impl Family for V4 {
 
     #[inline(always)]
     fn pair(source: u32, destination: u32) -> u64 {
-        let ([a, b, c, d], [e, f, g, h]) = (source.to_ne_bytes(), destination.to_ne_bytes());
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        let (first, second) = (u32::from_le(source), u32::from_le(destination));
+        (u64::from(first) | u64::from(second) << 32).to_le()
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Next hops: the link and the link-layer addresses that a packet leaves with.
 
-use crate::wire::{u32_at, u64_at};
+use crate::wire::{ETHERNET, put, u32_at, u64_at};
 use crate::word::Word;
 
 /// Destination MAC, source MAC and interface index, in two little-endian words: their first twelve bytes in memory
@@ -15,17 +15,24 @@ impl Hop {
     /// Leaves by interface `index` to `destination`, from `source`.
     #[must_use]
     pub fn new(index: u32, destination: [u8; 6], source: [u8; 6]) -> Self {
-        let [a, b, c, d, e, f] = destination;
-        let [g, h, i, j, k, l] = source;
-        Self::from_frame(index, &[a, b, c, d, e, f, g, h, i, j, k, l])
+        let word = |mac: [u8; 6]| {
+            mac.iter()
+                .rev()
+                .fold(0, |word, &byte| word << 8 | u64::from(byte))
+        };
+        Self::from_words(index, word(destination), word(source))
     }
 
-    /// Leaves by interface `index` as the frame did whose first twelve bytes these are.
+    /// The same of addresses in the lower 48 bits of little-endian words, their first byte lowest.
     #[inline(always)]
-    fn from_frame(index: u32, macs: &[u8; 12]) -> Self {
-        let high = u64::from(u32::from_le(u32_at(macs, 8)));
+    #[must_use]
+    pub const fn from_words(index: u32, destination: u64, source: u64) -> Self {
+        const MAC: u64 = (1 << 48) - 1;
         Self {
-            words: [u64_at(macs, 0), (high | u64::from(index) << 32).to_le()],
+            words: [
+                (destination & MAC | source << 48).to_le(),
+                ((source & MAC) >> 16 | (index as u64) << 32).to_le(),
+            ],
         }
     }
 
@@ -33,16 +40,9 @@ impl Hop {
     #[inline(always)]
     #[must_use]
     pub fn back(index: u32, macs: &[u8; 12]) -> Self {
-        // By shifts, not byte by byte: the bytes would all have to be kept at once.
-        let [low, high] = Self::from_frame(0, macs).words;
-        let (low, high) = (u64::from_le(low), u64::from_le(high));
-        let source = low >> 48 | high << 16;
-        Self {
-            words: [
-                (source | (low & 0xffff) << 48).to_le(),
-                (low >> 16 & 0xffff_ffff | u64::from(index) << 32).to_le(),
-            ],
-        }
+        let low = u64::from_le(u64_at(macs, 0));
+        let high = u64::from(u32::from_le(u32_at(macs, 8)));
+        Self::from_words(index, low >> 48 | high << 16, low)
     }
 
     /// The interface index; 0 when the next hop is not known.
@@ -59,13 +59,18 @@ impl Hop {
         self.interface() != 0
     }
 
-    /// The first twelve bytes of the frame: destination MAC, source MAC.
+    /// Writes destination and source MAC into a frame.
     #[inline(always)]
+    pub fn write(&self, frame: &mut [u8; ETHERNET]) {
+        put(frame, 0, self.words[0].to_ne_bytes());
+        put(frame, 8, (u64::from_le(self.words[1]) as u32).to_le_bytes());
+    }
+
+    /// The destination MAC.
     #[must_use]
-    pub const fn macs(&self) -> [u8; 12] {
-        let [a, b, c, d, e, f, g, h] = self.words[0].to_ne_bytes();
-        let [i, j, k, l, ..] = self.words[1].to_ne_bytes();
-        [a, b, c, d, e, f, g, h, i, j, k, l]
+    pub fn destination(&self) -> [u8; 6] {
+        let [destination @ .., _, _] = self.words[0].to_ne_bytes();
+        destination
     }
 }
 
@@ -114,8 +119,12 @@ mod tests {
     fn a_hop_keeps_its_parts() {
         let hop = Hop::new(7, [1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
         assert_eq!(hop.interface(), 7);
-        assert_eq!(hop.macs(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-        assert_eq!(Hop::back(7, &[7, 8, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6]), hop);
+        let mut frame = [0xff; ETHERNET];
+        hop.write(&mut frame);
+        assert_eq!(frame, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0xff, 0xff]);
+        assert_eq!(hop.destination(), [1, 2, 3, 4, 5, 6]);
+        let back = Hop::back(7, &[7, 8, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(back, hop);
         assert!(!Hop::default().is_known());
     }
 }

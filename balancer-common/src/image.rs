@@ -270,7 +270,7 @@ impl Service {
         let modes = high(words[0]);
         Self {
             id: low(words[0]),
-            scheduler: if modes & 0xff == 0 {
+            scheduler: if modes as u8 == 0 {
                 Scheduler::Nth
             } else {
                 Scheduler::Random
@@ -501,6 +501,8 @@ pub fn choose<I: Image>(
 mod tests {
     use super::*;
 
+    extern crate alloc;
+
     #[test]
     fn records_survive_their_cells() {
         let header = Header {
@@ -560,9 +562,9 @@ mod tests {
                 100 + slot
             );
         }
-        let mut ports = [Cell::default(); PORT_CELLS as usize];
+        let mut ports = alloc::vec![Cell::default(); PORT_CELLS as usize];
         write_kinds(&mut ports, 443, Kinds(0x21));
-        assert_eq!(byte(&ports[443 >> 6], 443 & 63), 0x21);
+        assert_eq!(byte(&ports[443 / 64], 443 % 64), 0x21);
         assert_eq!(
             ports
                 .iter()

@@ -7,7 +7,7 @@ use crate::hop::Hop;
 use crate::packet::Packet;
 use crate::parse::Headers;
 use crate::verdict::{Drop, Verdict};
-use crate::wire::{self, protocol, put, tcp, u16_at, udp};
+use crate::wire::{protocol, put, tcp, u16_at, udp};
 
 /// Rewrites addresses, ports, TTL, checksums and MAC addresses in place.
 ///
@@ -35,7 +35,6 @@ pub fn rewrite<F: Family, P: Packet>(
         let sum = checksum::update_udp(u16_at(header, udp::CHECKSUM), flow.l4_delta);
         put(header, udp::CHECKSUM, sum.to_ne_bytes());
     }
-    let ethernet: &mut [u8; wire::ETHERNET] = packet.window_mut(0).ok_or(Drop::Truncated)?;
-    put(ethernet, 0, hop.macs());
+    hop.write(packet.window_mut(0).ok_or(Drop::Truncated)?);
     Ok(())
 }

@@ -355,7 +355,7 @@ pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Header
         protocol::UDP => (udp(packet, l3.l4, l3.payload)?, 0),
         _ => return Err(Pass::OtherProtocol.into()),
     };
-    if ports & 0xffff == 0 || ports >> 16 == 0 {
+    if ports as u16 == 0 || ports >> 16 == 0 {
         return Err(Drop::PortZero.into());
     }
     let ports = PortsProtocol::from_wire(ports, l3.protocol);

@@ -56,7 +56,7 @@ reasons! {
         NotIp = "not_ip",
         /// To a multicast or broadcast address, of Ethernet or IP: neighbour discovery, DHCP, routing protocols.
         NotUnicast = "not_unicast",
-        /// Neither TCP nor UDP: ICMP, IPsec, UDP-Lite.
+        /// Neither TCP nor UDP: ICMP, ESP, UDP-Lite.
         OtherProtocol = "other_protocol",
         /// A fragment.
         Fragment = "fragment",

@@ -315,11 +315,13 @@ impl<F: FamilyMaps> Tables<F> for Maps {
                 query.add(7).read_volatile(),
             )
         };
-        let [a, b, c, d, ..] = one.to_ne_bytes();
-        let interface = u32::from_ne_bytes([a, b, c, d]);
-        let [_, _, _, _, a, b, c, d] = six.to_ne_bytes();
-        let [e, f, destination @ ..] = seven.to_ne_bytes();
-        Some(Hop::new(interface, destination, [a, b, c, d, e, f]))
+        let (six, seven) = (u64::from_le(six), u64::from_le(seven));
+        let interface = u64::from_le(one) as u32;
+        Some(Hop::from_words(
+            interface,
+            seven >> 16,
+            six >> 32 | seven << 32,
+        ))
     }
 
     #[inline(always)]

@@ -22,6 +22,10 @@ use crate::maps::Maps;
 use crate::packet::Frame;
 
 /// The entry point, once for each frame that an interface received.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is that of the macro"
+)]
 #[xdp]
 fn balancer(context: XdpContext) -> u32 {
     let tables = Maps {
@@ -36,7 +40,7 @@ fn balancer(context: XdpContext) -> u32 {
     match verdict {
         Verdict::Transmit => XDP_TX,
         // SAFETY: the helper takes any index; of one that is gone the kernel drops the frame.
-        Verdict::Redirect(interface) => unsafe { bpf_redirect(interface, 0) as u32 },
+        Verdict::Redirect(interface) => unsafe { bpf_redirect(interface, 0) }.unsigned_abs() as u32,
         Verdict::Pass(_) => XDP_PASS,
         Verdict::Drop(_) => XDP_DROP,
     }

@@ -109,6 +109,10 @@ fn open<F: FamilyMaps>(opening: Option<&Opening<F>>) -> u32 {
     Refusal::encode(result)
 }
 
+/// The size of a FIB query, as the helper wants it.
+const FIB_PARAMETERS: i32 = 64;
+const _: () = assert!(size_of::<FibParameters>() == 64);
+
 /// `AF_INET` and `AF_INET6` of Linux.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -232,7 +236,7 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
     fn enter_half_open(&self, tuple: &Tuple<F>) -> Result<(), Refused> {
         let now = Tables::<F>::now(self);
-        refused(F::half_open().insert(tuple, &now.0, BPF_NOEXIST.into()))
+        refused(F::half_open().insert(tuple, now.0, BPF_NOEXIST.into()))
     }
 
     #[inline(always)]
@@ -293,14 +297,7 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         F::query(parameters, addresses);
         parameters.ifindex = interface;
         // SAFETY: context and parameters are what the helper asks for, with the right size.
-        let answer = unsafe {
-            bpf_fib_lookup(
-                self.context,
-                parameters,
-                size_of::<FibParameters>() as i32,
-                0,
-            )
-        };
+        let answer = unsafe { bpf_fib_lookup(self.context, parameters, FIB_PARAMETERS, 0) };
         if answer != 0 {
             return None;
         }

@@ -25,7 +25,7 @@ impl Frame {
 }
 
 /// The same value, of which the compiler knows nothing: it would take `N` off the end of the frame once, outside
-/// of a loop, but the verifier lets nobody calculate with data_end.
+/// of a loop, but the verifier lets nobody calculate with `data_end`.
 #[inline(always)]
 fn opaque(mut value: usize) -> usize {
     // SAFETY: a move of a register to itself. (Of no instruction at all the kernel refuses the line information.)

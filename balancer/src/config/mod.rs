@@ -1,5 +1,5 @@
 //! The configuration file: what it means ([`Config`]), how it is read ([`parse`]), what is wrong with it
-//! ([`ConfigErrors`]), its JSON schema ([`schema`]) and what changes from one to the next ([`diff`]).
+//! ([`ConfigErrors`]), its JSON schema ([`schema()`]) and what changes from one to the next ([`diff()`]).
 //!
 //! `catalog` (with `planned`) holds every key once: its name, type, limits, default and meaning. Reading, the search for unknown
 //! keys, and the schema are driven by it. Rules about a single value stand with the value's type (`kind`,

@@ -1,0 +1,7 @@
+//! The XDP program and its maps, from user space.
+
+/// The compiled XDP program.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BALANCER_EBPF_OBJECT"));
+
+/// The program's name in the object.
+pub const PROGRAM: &str = "balancer";

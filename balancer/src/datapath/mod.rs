@@ -1,4 +1,8 @@
-//! The XDP program and its maps, from user space.
+//! The XDP program and its tables, from user space.
+
+pub mod compile;
+pub mod memory;
+pub mod schedule;
 
 /// The compiled XDP program.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BALANCER_EBPF_OBJECT"));

@@ -1,7 +1,9 @@
 //! The XDP program and its tables, from user space.
 
 pub mod compile;
+pub mod kernel;
 pub mod memory;
+pub mod raw;
 pub mod schedule;
 
 /// The compiled XDP program.

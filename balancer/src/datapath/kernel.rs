@@ -1,0 +1,298 @@
+//! The XDP program in the kernel, and its maps.
+
+use std::borrow::BorrowMut;
+use std::path::Path as FilePath;
+
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
+use balancer_common::abi::{
+    BackendStats, Globals, Identity, Path, SCHEMA, ServiceStats, Stats, map,
+};
+use balancer_common::family::{V4, V6};
+use balancer_common::image::Cell;
+
+use super::raw::{KernelFamily, Record};
+use super::{OBJECT, PROGRAM};
+
+/// `BPF_F_INNER_MAP`: the inner array may have any length.
+const INNER_MAP: u32 = 1 << 12;
+
+/// The sizes of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Connections of a family, half-open ones included.
+    pub connections: u32,
+    /// Half-open connections of a family.
+    pub half_open: u32,
+}
+
+/// Why the kernel's part is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The object was not loaded: a map could not be made or taken over.
+    #[error("the XDP program's maps cannot be made: {}", chain(.0))]
+    Load(#[from] EbpfError),
+    /// The program was not loaded.
+    #[error("the kernel does not take the XDP program: {}", chain(.0))]
+    Program(#[from] ProgramError),
+    /// A map could not be used.
+    #[error("a map of the XDP program cannot be used: {}", chain(.0))]
+    Map(#[from] MapError),
+    /// A pinned map is not as this version makes it.
+    #[error(
+        "{path} was made by another version or with other sizes ({found}, not {wanted}): \
+         stop that daemon and run `balancerctl detach`"
+    )]
+    Pinned {
+        /// Its pin.
+        path: String,
+        /// What was found there.
+        found: String,
+        /// What should be there.
+        wanted: String,
+    },
+}
+
+/// An error and what it came from, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// A family's maps.
+#[derive(Debug)]
+pub struct FamilyMaps<F: KernelFamily> {
+    /// Tuple to flow.
+    pub flows: HashMap<MapData, F::RawTuple, F::RawFlow>,
+    /// Original tuples of half-open connections, with the tick of their first packet.
+    pub half_open: HashMap<MapData, F::RawTuple, u32>,
+}
+
+/// The program, loaded, and its maps. The daemon is the only writer of those that it writes.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// IPv4.
+    pub v4: FamilyMaps<V4>,
+    /// IPv6.
+    pub v6: FamilyMaps<V6>,
+    /// The current image, at 0.
+    image: ArrayOfMaps<MapData, Array<MapData, Record<Cell>>>,
+    /// One.
+    globals: Array<MapData, Record<Globals>>,
+    /// By backend id.
+    paths: Array<MapData, Record<Path>>,
+    /// By service id.
+    tickets: Array<MapData, u64>,
+    /// One.
+    stats: PerCpuArray<MapData, Record<Stats>>,
+    /// By backend id.
+    backend_stats: PerCpuArray<MapData, Record<BackendStats>>,
+    /// By service id.
+    service_stats: PerCpuArray<MapData, Record<ServiceStats>>,
+    /// By service id.
+    pub services: Array<MapData, Record<Identity>>,
+    /// By backend id.
+    pub backends: Array<MapData, Record<Identity>>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// Loads the program. With `pins`, a folder of a bpffs, its maps are taken over from there when they are there,
+    /// and pinned there when not.
+    ///
+    /// # Errors
+    /// [`KernelError`]; what was pinned stays as it was.
+    pub fn load(sizes: Sizes, pins: Option<&FilePath>) -> Result<Self, KernelError> {
+        let mut loader = EbpfLoader::new();
+        loader
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .map_max_entries(map::FLOWS_V4, sizes.connections * 2)
+            .map_max_entries(map::FLOWS_V6, sizes.connections * 2)
+            .map_max_entries(map::HALF_OPEN_V4, sizes.half_open)
+            .map_max_entries(map::HALF_OPEN_V6, sizes.half_open);
+        if let Some(pins) = pins {
+            for name in map::ALL {
+                loader.map_pin_path(name, pins.join(name));
+            }
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        let program: &mut Xdp = program(&mut ebpf)?;
+        program.load()?;
+        let mut kernel = Self {
+            v4: FamilyMaps::take(&mut ebpf)?,
+            v6: FamilyMaps::take(&mut ebpf)?,
+            image: take(&mut ebpf, map::IMAGE)?.try_into()?,
+            globals: take(&mut ebpf, map::GLOBALS)?.try_into()?,
+            paths: take(&mut ebpf, map::PATHS)?.try_into()?,
+            tickets: take(&mut ebpf, map::TICKETS)?.try_into()?,
+            stats: take(&mut ebpf, map::STATS)?.try_into()?,
+            backend_stats: take(&mut ebpf, map::BACKEND_STATS)?.try_into()?,
+            service_stats: take(&mut ebpf, map::SERVICE_STATS)?.try_into()?,
+            services: take(&mut ebpf, map::SERVICES)?.try_into()?,
+            backends: take(&mut ebpf, map::BACKENDS)?.try_into()?,
+            ebpf,
+        };
+        kernel.check_schema(pins)?;
+        Ok(kernel)
+    }
+
+    /// Sees to it that the maps are of this version; new ones become so.
+    fn check_schema(&mut self, pins: Option<&FilePath>) -> Result<(), KernelError> {
+        let Record(globals) = self.globals.get(&0, 0)?;
+        if globals == Globals::default() {
+            let globals = Globals {
+                schema: SCHEMA.into(),
+                hop_generation: 1,
+            };
+            self.globals.set(0, Record(globals), 0)?;
+        } else if globals.schema != u64::from(SCHEMA) {
+            return Err(KernelError::Pinned {
+                path: pins.unwrap_or(FilePath::new("")).display().to_string(),
+                found: format!("schema {}", globals.schema),
+                wanted: format!("schema {SCHEMA}"),
+            });
+        }
+        Ok(())
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// Never: the object has it.
+    pub fn program(&mut self) -> Result<&mut Xdp, KernelError> {
+        program(&mut self.ebpf)
+    }
+
+    /// Swaps in an image: packets that begin from now on see it, those at work end with the old one.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`]; the old image stays.
+    pub fn set_image(&mut self, cells: &[Cell]) -> Result<(), KernelError> {
+        let mut array = Array::<_, Record<Cell>>::create(cells.len() as u32, INNER_MAP)?;
+        for (index, &cell) in (0..).zip(cells) {
+            if cell != Cell::default() {
+                array.set(index, Record(cell), 0)?;
+            }
+        }
+        Ok(self.image.set(0, &array, 0)?)
+    }
+
+    /// Writes the way to a backend; flows follow after [`Kernel::invalidate_hops`].
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn set_path(&mut self, backend: u32, path: Path) -> Result<(), KernelError> {
+        Ok(self.paths.set(backend, Record(path), 0)?)
+    }
+
+    /// The way to a backend.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn path(&self, backend: u32) -> Result<Path, KernelError> {
+        Ok(self.paths.get(&backend, 0)?.0)
+    }
+
+    /// Makes every flow ask for its next hop again.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn invalidate_hops(&mut self) -> Result<(), KernelError> {
+        let Record(mut globals) = self.globals.get(&0, 0)?;
+        globals.hop_generation += 1;
+        if globals.hop_generation as u32 == 0 {
+            globals.hop_generation += 1;
+        }
+        Ok(self.globals.set(0, Record(globals), 0)?)
+    }
+
+    /// How many tickets a service has given out.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn tickets(&self, service: u32) -> Result<u64, KernelError> {
+        Ok(self.tickets.get(&service, 0)?)
+    }
+
+    /// The counters of verdicts, of all CPUs together.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn stats(&self) -> Result<Stats, KernelError> {
+        let mut sum = Stats::default();
+        for Record(stats) in self.stats.get(&0, 0)?.iter() {
+            sum.received += stats.received;
+            for (sum, count) in sum.verdicts.iter_mut().zip(stats.verdicts) {
+                *sum += count;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The counters of a backend, of all CPUs together.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn backend_stats(&self, backend: u32) -> Result<BackendStats, KernelError> {
+        let mut sum = BackendStats::default();
+        for Record(stats) in self.backend_stats.get(&backend, 0)?.iter() {
+            sum.connections += stats.connections;
+            sum.forward_packets += stats.forward_packets;
+            sum.forward_bytes += stats.forward_bytes;
+            sum.reply_packets += stats.reply_packets;
+            sum.reply_bytes += stats.reply_bytes;
+        }
+        Ok(sum)
+    }
+
+    /// What a service refused, on all CPUs together.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn service_stats(&self, service: u32) -> Result<ServiceStats, KernelError> {
+        let mut sum = ServiceStats::default();
+        for Record(stats) in self.service_stats.get(&service, 0)?.iter() {
+            sum.no_backend += stats.no_backend;
+            sum.ports_exhausted += stats.ports_exhausted;
+            sum.table_full += stats.table_full;
+        }
+        Ok(sum)
+    }
+}
+
+impl<F: KernelFamily> FamilyMaps<F> {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            flows: take(ebpf, F::FLOWS)?.try_into()?,
+            half_open: take(ebpf, F::HALF_OPEN)?.try_into()?,
+        })
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    let program = ebpf
+        .borrow_mut()
+        .program_mut(PROGRAM)
+        .ok_or(ProgramError::NotLoaded)?;
+    Ok(program.try_into()?)
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
+    Ok(ebpf.take_map(name).ok_or_else(|| MapError::InvalidName {
+        name: name.to_owned(),
+    })?)
+}

@@ -128,7 +128,7 @@ pub struct ServiceStats {
 
 /// Whose id it is: what makes ids and counters outlive the daemon.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The service's name, UTF-8, padded with zeros; all zero: the id is free.
     pub service: [u8; 64],

@@ -10,8 +10,9 @@ mod support;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::programs::{TestRun, TestRunOptions};
-use balancer::datapath::kernel::{Kernel, Sizes};
-use balancer::datapath::memory::Memory;
+use balancer::datapath::kernel::{FamilyMaps, Kernel, Sizes};
+use balancer::datapath::memory::{FamilyTables, Memory};
+use balancer::datapath::raw::KernelFamily;
 use balancer_common::abi::Stats;
 use balancer_common::pipeline::process;
 use balancer_common::verdict::Verdict;
@@ -137,28 +138,39 @@ impl Engines {
                 "service {service}"
             );
         }
-        assert_eq!(
-            self.kernel.v4.flows.keys().count(),
-            self.memory.v4.flows.len()
-        );
-        assert_eq!(
-            self.kernel.v6.flows.keys().count(),
-            self.memory.v6.flows.len()
-        );
-        assert_eq!(
-            self.kernel.v4.half_open.keys().count(),
-            self.memory.v4.half_open.len()
-        );
-        assert_eq!(
-            self.kernel.v6.half_open.keys().count(),
-            self.memory.v6.half_open.len()
-        );
+        same_keys(&self.kernel.v4, &self.memory.v4);
+        same_keys(&self.kernel.v6, &self.memory.v6);
         assert_eq!(
             self.stats.received,
             self.stats.verdicts.iter().sum::<u64>(),
             "received is forwarded, passed and dropped"
         );
     }
+}
+
+/// The same tuples are entered, and each connection is whole.
+fn same_keys<F: KernelFamily>(kernel: &FamilyMaps<F>, memory: &FamilyTables<F>) {
+    let mut flows = 0;
+    kernel
+        .each_flow(|tuple, flow| {
+            flows += 1;
+            let ours = memory.flows.get(&tuple).unwrap();
+            assert_eq!(
+                (ours.new, ours.state(), ours.backend),
+                (flow.new, flow.state(), flow.backend)
+            );
+            assert!(memory.flows.contains_key(&flow.peer()));
+        })
+        .unwrap();
+    assert_eq!(flows, memory.flows.len());
+    let mut half_open = 0;
+    kernel
+        .each_half_open(|tuple, _| {
+            half_open += 1;
+            assert!(memory.half_open.contains_key(&tuple));
+        })
+        .unwrap();
+    assert_eq!(half_open, memory.half_open.len());
 }
 
 /// `SplitMix64`: the same frames for the same seed.

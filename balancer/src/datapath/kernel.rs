@@ -1,18 +1,21 @@
 //! The XDP program in the kernel, and its maps.
 
-use std::borrow::BorrowMut;
+use std::marker::PhantomData;
 use std::path::Path as FilePath;
 
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
     BackendStats, Globals, Identity, Path, SCHEMA, ServiceStats, Stats, map,
 };
 use balancer_common::family::{V4, V6};
+use balancer_common::flow::{Flow, Tick};
 use balancer_common::image::Cell;
+use balancer_common::tuple::Tuple;
 
-use super::raw::{KernelFamily, Record};
+use super::batch;
+use super::raw::{KernelFamily, Record, flow_from_raw, tuple_from_raw};
 use super::{OBJECT, PROGRAM};
 
 /// `BPF_F_INNER_MAP`: the inner array may have any length.
@@ -39,6 +42,12 @@ pub enum KernelError {
     /// A map could not be used.
     #[error("a map of the XDP program cannot be used: {}", chain(.0))]
     Map(#[from] MapError),
+    /// The kernel refused a system call.
+    #[error("the kernel refused: {0}")]
+    Io(#[from] std::io::Error),
+    /// Every id is in use.
+    #[error("more services or backends are in use than there can be ids")]
+    NoIds,
     /// A pinned map is not as this version makes it.
     #[error(
         "{path} was made by another version or with other sizes ({found}, not {wanted}): \
@@ -68,14 +77,16 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A family's maps.
+/// A family's maps. (Held untyped: a typed one does not give out its file descriptor.)
 #[derive(Debug)]
 pub struct FamilyMaps<F: KernelFamily> {
-    /// Tuple to flow.
-    pub flows: HashMap<MapData, F::RawTuple, F::RawFlow>,
-    /// Original tuples of half-open connections, with the tick of their first packet.
-    pub half_open: HashMap<MapData, F::RawTuple, u32>,
+    flows: Map,
+    half_open: Map,
+    family: PhantomData<F>,
 }
+
+/// A hash map of a family, borrowed.
+pub type Table<'a, F, V> = HashMap<&'a mut MapData, <F as KernelFamily>::RawTuple, V>;
 
 /// The program, loaded, and its maps. The daemon is the only writer of those that it writes.
 pub struct Kernel {
@@ -259,6 +270,30 @@ impl Kernel {
         Ok(sum)
     }
 
+    /// Gives a backend id its meaning; counters and path begin at nothing.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn name_backend(&mut self, backend: u32, identity: Identity) -> Result<(), KernelError> {
+        let zeros = vec![Record(BackendStats::default()); nr_cpus()?];
+        self.backend_stats
+            .set(backend, PerCpuValues::try_from(zeros)?, 0)?;
+        self.set_path(backend, Path::default())?;
+        Ok(self.backends.set(backend, Record(identity), 0)?)
+    }
+
+    /// Gives a service id its meaning; counters and tickets begin at nothing.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn name_service(&mut self, service: u32, identity: Identity) -> Result<(), KernelError> {
+        let zeros = vec![Record(ServiceStats::default()); nr_cpus()?];
+        self.service_stats
+            .set(service, PerCpuValues::try_from(zeros)?, 0)?;
+        self.tickets.set(service, 0, 0)?;
+        Ok(self.services.set(service, Record(identity), 0)?)
+    }
+
     /// What a service refused, on all CPUs together.
     ///
     /// # Errors
@@ -277,17 +312,58 @@ impl Kernel {
 impl<F: KernelFamily> FamilyMaps<F> {
     fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
-            flows: take(ebpf, F::FLOWS)?.try_into()?,
-            half_open: take(ebpf, F::HALF_OPEN)?.try_into()?,
+            flows: take(ebpf, F::FLOWS)?,
+            half_open: take(ebpf, F::HALF_OPEN)?,
+            family: PhantomData,
+        })
+    }
+
+    /// Tuple to flow.
+    ///
+    /// # Errors
+    /// Never: the map is of this type.
+    pub fn flows(&mut self) -> Result<Table<'_, F, F::RawFlow>, KernelError> {
+        Ok((&mut self.flows).try_into()?)
+    }
+
+    /// Original tuples of half-open connections, with the tick of their first packet.
+    ///
+    /// # Errors
+    /// Never: the map is of this type.
+    pub fn half_open(&mut self) -> Result<Table<'_, F, u32>, KernelError> {
+        Ok((&mut self.half_open).try_into()?)
+    }
+
+    /// Calls `each` for every flow.
+    ///
+    /// # Errors
+    /// [`KernelError::Io`].
+    pub fn each_flow(&self, mut each: impl FnMut(Tuple<F>, Flow<F>)) -> Result<(), KernelError> {
+        batch::for_each(data(&self.flows)?, |key: F::RawTuple, value: F::RawFlow| {
+            each(tuple_from_raw(key), flow_from_raw(value));
+        })
+    }
+
+    /// Calls `each` for every half-open connection.
+    ///
+    /// # Errors
+    /// [`KernelError::Io`].
+    pub fn each_half_open(&self, mut each: impl FnMut(Tuple<F>, Tick)) -> Result<(), KernelError> {
+        batch::for_each(data(&self.half_open)?, |key: F::RawTuple, entered: u32| {
+            each(tuple_from_raw(key), Tick(entered));
         })
     }
 }
 
+fn data(map: &Map) -> Result<&MapData, KernelError> {
+    match map {
+        Map::HashMap(data) => Ok(data),
+        _ => Err(MapError::InvalidMapType { map_type: 0 }.into()),
+    }
+}
+
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
-    let program = ebpf
-        .borrow_mut()
-        .program_mut(PROGRAM)
-        .ok_or(ProgramError::NotLoaded)?;
+    let program = ebpf.program_mut(PROGRAM).ok_or(ProgramError::NotLoaded)?;
     Ok(program.try_into()?)
 }
 
@@ -295,4 +371,8 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
     Ok(ebpf.take_map(name).ok_or_else(|| MapError::InvalidName {
         name: name.to_owned(),
     })?)
+}
+
+fn nr_cpus() -> Result<usize, KernelError> {
+    aya::util::nr_cpus().map_err(|(_, error)| error.into())
 }

@@ -1,6 +1,9 @@
 //! The XDP program and its tables, from user space.
 
+pub mod batch;
 pub mod compile;
+pub mod flows;
+pub mod ids;
 pub mod kernel;
 pub mod memory;
 pub mod raw;

@@ -1,0 +1,218 @@
+//! Connections, read out of the flow tables, and those that are over, removed.
+
+use std::collections::HashMap as StdHashMap;
+use std::time::Duration;
+
+use balancer_common::family::Family;
+use balancer_common::flow::{Flow, Phase, Tick};
+use balancer_common::tuple::Tuple;
+use balancer_common::wire::protocol;
+use nix::time::{ClockId, clock_gettime};
+
+use super::kernel::{FamilyMaps, KernelError};
+use super::raw::{KernelFamily, flow_from_raw, tuple_to_raw};
+use crate::config::Timeouts;
+
+/// The time now, on the clock of the packet path.
+///
+/// # Errors
+/// Never, on Linux.
+pub fn now() -> Result<Tick, KernelError> {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(std::io::Error::from)?;
+    let nanoseconds = Duration::from(time).as_nanos() as u64;
+    Ok(Tick::from_nanoseconds(nanoseconds))
+}
+
+/// A connection: both its flows.
+#[derive(Debug)]
+pub struct Connection<F: Family> {
+    /// The tuple of packets from the client.
+    pub tuple: Tuple<F>,
+    /// Their flow.
+    pub original: Flow<F>,
+    /// The flow of the answers; `None` for the moment in which it is being removed.
+    pub reply: Option<Flow<F>>,
+}
+
+impl<F: Family> Connection<F> {
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        phase(&self.original, self.reply.as_ref())
+    }
+
+    /// When its last packet came.
+    pub fn last_seen(&self, now: Tick) -> Tick {
+        last_seen(&self.original, self.reply.as_ref(), now)
+    }
+}
+
+fn phase<F: Family>(original: &Flow<F>, reply: Option<&Flow<F>>) -> Phase {
+    let state = original.state();
+    Phase::of(state, reply.map_or(state, Flow::state))
+}
+
+fn last_seen<F: Family>(original: &Flow<F>, reply: Option<&Flow<F>>, now: Tick) -> Tick {
+    let idle = |flow: &Flow<F>| now.milliseconds_since(flow.last_seen());
+    match reply {
+        Some(reply) if idle(reply) < idle(original) => reply.last_seen(),
+        _ => original.last_seen(),
+    }
+}
+
+/// How long a connection of this protocol in this phase may be idle.
+#[must_use]
+pub fn timeout(timeouts: &Timeouts, ip_protocol: u8, phase: Phase) -> Duration {
+    match (ip_protocol == protocol::TCP, phase) {
+        (true, Phase::HalfOpen) => timeouts.tcp_handshake,
+        (true, Phase::Established) => timeouts.tcp_established,
+        (true, Phase::Closing) => timeouts.tcp_closing,
+        (false, Phase::HalfOpen) => timeouts.udp,
+        (false, _) => timeouts.udp_stream,
+    }
+}
+
+/// The shortest of [`timeout`]s for a protocol: who was idle for less is alive in any phase.
+fn shortest(timeouts: &Timeouts, ip_protocol: u8) -> Duration {
+    [Phase::HalfOpen, Phase::Established, Phase::Closing]
+        .into_iter()
+        .map(|phase| timeout(timeouts, ip_protocol, phase))
+        .min()
+        .unwrap_or_default()
+}
+
+/// What a pass of the sweeper found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Connections there.
+    pub connections: u64,
+    /// Of these half-open, as counted against their bound.
+    pub half_open: u64,
+    /// Connections removed.
+    pub removed: u64,
+}
+
+impl<F: KernelFamily> FamilyMaps<F> {
+    /// Every connection, as it stands now.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn connections(&self) -> Result<Vec<Connection<F>>, KernelError> {
+        let mut originals = Vec::new();
+        let mut replies = StdHashMap::new();
+        self.each_flow(|tuple, flow| {
+            if flow.is_reply() {
+                replies.insert(tuple, flow);
+            } else {
+                originals.push((tuple, flow));
+            }
+        })?;
+        let connection = |(tuple, original): (Tuple<F>, Flow<F>)| {
+            let reply = replies.remove(&original.peer());
+            Connection {
+                tuple,
+                original,
+                reply,
+            }
+        };
+        Ok(originals.into_iter().map(connection).collect())
+    }
+
+    fn flow(&mut self, tuple: &Tuple<F>) -> Option<Flow<F>> {
+        let flows = self.flows().ok()?;
+        flows.get(&tuple_to_raw(*tuple), 0).ok().map(flow_from_raw)
+    }
+
+    /// Removes the connections that were idle for too long.
+    ///
+    /// The kernel's map has no conditional removal: a packet that comes in the microseconds between the last look at
+    /// a connection and its removal finds it gone, as it would have a moment later.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn sweep(&mut self, timeouts: &Timeouts, now: Tick) -> Result<Swept, KernelError> {
+        let mut swept = Swept::default();
+        let mut candidates = Vec::new();
+        let mut orphans = Vec::new();
+        let shortest = [protocol::TCP, protocol::UDP].map(|number| shortest(timeouts, number));
+        self.each_flow(|tuple, flow| {
+            let shortest = shortest[usize::from(tuple.ports.protocol() != protocol::TCP)];
+            let idle = Duration::from_millis(now.milliseconds_since(flow.last_seen()));
+            if flow.is_reply() {
+                if idle >= shortest {
+                    orphans.push((tuple, flow.peer()));
+                }
+                return;
+            }
+            swept.connections += 1;
+            if idle >= shortest {
+                candidates.push(tuple);
+            }
+        })?;
+        for tuple in candidates {
+            let limit = |phase| timeout(timeouts, tuple.ports.protocol(), phase);
+            if self.remove_if(&tuple, |phase, idle| idle >= limit(phase), now)? {
+                swept.removed += 1;
+            }
+        }
+        swept.connections -= swept.removed;
+        // A reply whose original is gone was left by a daemon that was killed between the two.
+        for (reply, original) in orphans {
+            if self.flow(&original).is_none() {
+                let _ = self.flows()?.remove(&tuple_to_raw(reply));
+            }
+        }
+        swept.half_open = self.sweep_half_open(timeouts, now)?;
+        Ok(swept)
+    }
+
+    /// Removes a connection when `condition` holds for its phase and idle time, looked up now. Says whether it did.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn remove_if(
+        &mut self,
+        tuple: &Tuple<F>,
+        condition: impl FnOnce(Phase, Duration) -> bool,
+        now: Tick,
+    ) -> Result<bool, KernelError> {
+        let Some(original) = self.flow(tuple) else {
+            return Ok(false);
+        };
+        let peer = original.peer();
+        let reply = self.flow(&peer);
+        let phase = phase(&original, reply.as_ref());
+        let last_seen = last_seen(&original, reply.as_ref(), now);
+        let idle = Duration::from_millis(now.milliseconds_since(last_seen));
+        if !condition(phase, idle) {
+            return Ok(false);
+        }
+        // The original first: without it the next packet of the client opens a new connection.
+        let mut flows = self.flows()?;
+        let _ = flows.remove(&tuple_to_raw(*tuple));
+        let _ = flows.remove(&tuple_to_raw(peer));
+        if phase == Phase::HalfOpen {
+            let _ = self.half_open()?.remove(&tuple_to_raw(*tuple));
+        }
+        Ok(true)
+    }
+
+    /// Counts the half-open connections, and removes from the count those whose connection is gone.
+    fn sweep_half_open(&mut self, timeouts: &Timeouts, now: Tick) -> Result<u64, KernelError> {
+        let mut count = 0;
+        let mut old = Vec::new();
+        let limit = timeouts.tcp_handshake.max(timeouts.udp);
+        self.each_half_open(|tuple, entered| {
+            count += 1;
+            if Duration::from_millis(now.milliseconds_since(entered)) > limit {
+                old.push(tuple);
+            }
+        })?;
+        for tuple in old {
+            if self.flow(&tuple).is_none() {
+                let _ = self.half_open()?.remove(&tuple_to_raw(tuple));
+                count -= 1;
+            }
+        }
+        Ok(count)
+    }
+}

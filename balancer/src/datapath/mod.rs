@@ -1,11 +1,13 @@
 //! The XDP program and its tables, from user space.
 
+pub mod attach;
 pub mod batch;
 pub mod compile;
 pub mod flows;
 pub mod ids;
 pub mod kernel;
 pub mod memory;
+pub mod pins;
 pub mod raw;
 pub mod schedule;
 

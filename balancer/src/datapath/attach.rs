@@ -1,0 +1,132 @@
+//! Attaching the program: one link for each interface, pinned, replaced atomically.
+
+use std::fs;
+use std::path::Path;
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
+
+use super::pins::Pins;
+use crate::config::XdpMode;
+
+/// Where the program runs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// Behind it.
+    Generic,
+}
+
+/// Why an interface was not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Somebody else's program is there.
+    #[error(
+        "{interface} has an XDP program of someone else (id {program}): detach it first, `bpftool prog show id {program}` tells what it is"
+    )]
+    Foreign {
+        /// The interface.
+        interface: String,
+        /// The program's id.
+        program: u32,
+    },
+    /// The kernel or the driver said no.
+    #[error("the program cannot be attached to {interface}: {reason}")]
+    Refused {
+        /// The interface.
+        interface: String,
+        /// What it said, and what may help.
+        reason: String,
+    },
+}
+
+/// Attaches `program` to an interface, or replaces it on the link that an earlier daemon pinned.
+///
+/// # Errors
+/// [`AttachError`].
+pub fn attach(
+    program: &mut Xdp,
+    pins: &Pins,
+    interface: &str,
+    index: u32,
+    mode: XdpMode,
+) -> Result<Option<Mode>, AttachError> {
+    let pin = pins.link(interface);
+    let refused = |reason: String| AttachError::Refused {
+        interface: interface.to_owned(),
+        reason,
+    };
+    if pin.exists() {
+        match replace(program, &pin) {
+            Ok(()) => return Ok(None),
+            Err(error) => {
+                // Of an interface that was deleted and made anew the old link is dead.
+                tracing::info!(interface, %error, "the pinned link is dead and replaced by a new one");
+                fs::remove_file(&pin).map_err(|error| refused(error.to_string()))?;
+            }
+        }
+    }
+    let modes: &[(Mode, AyaMode)] = match mode {
+        XdpMode::Native => &[(Mode::Native, AyaMode::Driver)],
+        XdpMode::Generic => &[(Mode::Generic, AyaMode::Skb)],
+        XdpMode::Auto => &[
+            (Mode::Native, AyaMode::Driver),
+            (Mode::Generic, AyaMode::Skb),
+        ],
+    };
+    let mut reason = String::new();
+    for &(mode, flags) in modes {
+        match attach_once(program, &pin, index, flags) {
+            Ok(()) => {
+                if mode == Mode::Generic && modes.len() > 1 {
+                    tracing::warn!(
+                        interface,
+                        reason,
+                        "no native XDP: attached in generic mode, which is slower"
+                    );
+                }
+                return Ok(Some(mode));
+            }
+            Err(error) => reason = error,
+        }
+    }
+    Err(refused(reason))
+}
+
+fn attach_once(program: &mut Xdp, pin: &Path, index: u32, mode: AyaMode) -> Result<(), String> {
+    let text = |error: ProgramError| {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            text = error.to_string();
+            source = error.source();
+        }
+        text
+    };
+    let id = program.attach_to_if_index(index, mode).map_err(text)?;
+    let link = program.take_link(id).map_err(text)?;
+    let link: FdLink = link
+        .try_into()
+        .map_err(|error: LinkError| error.to_string())?;
+    link.pin(pin).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+fn replace(program: &mut Xdp, pin: &Path) -> Result<(), LinkFailed> {
+    let link = FdLink::from(PinnedLink::from_pin(pin)?);
+    let link = XdpLink::try_from(link)?;
+    let id = program.attach_to_link(link)?;
+    // The pin holds the link; without taking it here the program's end would detach it.
+    drop(program.take_link(id)?);
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LinkFailed {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}

@@ -1,0 +1,255 @@
+//! The folder on the bpffs where maps and links outlive the daemon.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use aya::maps::MapInfo;
+use balancer_common::abi::map;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::kernel::{KernelError, Sizes};
+use super::raw::KernelFamily;
+use balancer_common::family::{V4, V6};
+
+/// The prefix of a link's pin; the interface's name follows.
+const LINK: &str = "link-";
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// There is no bpffs.
+    #[error("{path} is not on a BPF file system: mount one with `mount -t bpf bpf /sys/fs/bpf`")]
+    NoBpffs {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another daemon has it.
+    #[error("another balancerd uses {path}")]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The file system said no.
+    #[error("{path}: {error}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// The folder, ours alone as long as this lives.
+#[derive(Debug)]
+pub struct Pins {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Pins {
+    /// Makes the folder, mode 0700, if it is not there, and takes it.
+    ///
+    /// # Errors
+    /// [`PinError`].
+    pub fn open(path: &Path) -> Result<Self, PinError> {
+        let io = |error| PinError::Io {
+            path: path.to_owned(),
+            error,
+        };
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(path);
+        // What exists below tells where a folder would have been made.
+        let existing = path
+            .ancestors()
+            .find(|ancestor| ancestor.exists())
+            .unwrap_or(path);
+        let is_bpffs = statfs(existing).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+        if !is_bpffs {
+            if made.is_ok() {
+                // Not left behind where it is of no use.
+                let _ = fs::remove_dir(path);
+            }
+            return Err(PinError::NoBpffs {
+                path: path.to_owned(),
+            });
+        }
+        made.map_err(io)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io)?;
+        let folder = File::open(path).map_err(io)?;
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(PinError::Taken {
+                path: path.to_owned(),
+            }),
+            Err((_, error)) => Err(io(error.into())),
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the link of an interface is pinned.
+    #[must_use]
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.path.join(format!("{LINK}{interface}"))
+    }
+
+    /// The interfaces that have a link pinned.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn links(&self) -> Result<Vec<String>, PinError> {
+        let names = self.names()?;
+        Ok(names
+            .iter()
+            .filter_map(|name| name.strip_prefix(LINK))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    fn names(&self) -> Result<Vec<String>, PinError> {
+        let io = |error| PinError::Io {
+            path: self.path.clone(),
+            error,
+        };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            names.push(
+                entry
+                    .map_err(io)?
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Takes everything away: links first, so that packets go back to the kernel at once, then maps, then the folder.
+    /// Gives the names of what was there.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn remove(self) -> Result<Vec<String>, PinError> {
+        let mut names = self.names()?;
+        names.sort_by_key(|name| !name.starts_with(LINK));
+        for name in &names {
+            let path = self.path.join(name);
+            fs::remove_file(&path).map_err(|error| PinError::Io { path, error })?;
+        }
+        fs::remove_dir(&self.path).map_err(|error| PinError::Io {
+            path: self.path.clone(),
+            error,
+        })?;
+        Ok(names)
+    }
+
+    /// Compares the maps that are pinned with what this version makes: aya takes over whatever has the name.
+    ///
+    /// # Errors
+    /// [`KernelError::Pinned`].
+    pub fn check(&self, sizes: Sizes) -> Result<(), KernelError> {
+        let size = |bytes: usize| bytes as u32;
+        let expected = [
+            (
+                map::FLOWS_V4,
+                size(size_of::<<V4 as KernelFamily>::RawTuple>()),
+                size(size_of::<<V4 as KernelFamily>::RawFlow>()),
+                sizes.connections * 2,
+            ),
+            (
+                map::FLOWS_V6,
+                size(size_of::<<V6 as KernelFamily>::RawTuple>()),
+                size(size_of::<<V6 as KernelFamily>::RawFlow>()),
+                sizes.connections * 2,
+            ),
+            (
+                map::HALF_OPEN_V4,
+                size(size_of::<<V4 as KernelFamily>::RawTuple>()),
+                4,
+                sizes.half_open,
+            ),
+            (
+                map::HALF_OPEN_V6,
+                size(size_of::<<V6 as KernelFamily>::RawTuple>()),
+                4,
+                sizes.half_open,
+            ),
+            (
+                map::GLOBALS,
+                4,
+                size(size_of::<balancer_common::abi::Globals>()),
+                1,
+            ),
+            (
+                map::PATHS,
+                4,
+                size(size_of::<balancer_common::abi::Path>()),
+                balancer_common::abi::MAX_BACKENDS,
+            ),
+            (map::TICKETS, 4, 8, balancer_common::abi::MAX_SERVICES),
+            (
+                map::STATS,
+                4,
+                size(size_of::<balancer_common::abi::Stats>()),
+                1,
+            ),
+            (
+                map::BACKEND_STATS,
+                4,
+                size(size_of::<balancer_common::abi::BackendStats>()),
+                balancer_common::abi::MAX_BACKENDS,
+            ),
+            (
+                map::SERVICE_STATS,
+                4,
+                size(size_of::<balancer_common::abi::ServiceStats>()),
+                balancer_common::abi::MAX_SERVICES,
+            ),
+            (
+                map::SERVICES,
+                4,
+                size(size_of::<balancer_common::abi::Identity>()),
+                balancer_common::abi::MAX_SERVICES,
+            ),
+            (
+                map::BACKENDS,
+                4,
+                size(size_of::<balancer_common::abi::Identity>()),
+                balancer_common::abi::MAX_BACKENDS,
+            ),
+        ];
+        for (name, key, value, entries) in expected {
+            let path = self.path.join(name);
+            if !path.exists() {
+                continue;
+            }
+            let info = MapInfo::from_pin(&path)?;
+            let describe =
+                |key, value, entries| format!("{entries} entries of {key} and {value} bytes");
+            let (found, wanted) = (
+                describe(info.key_size(), info.value_size(), info.max_entries()),
+                describe(key, value, entries),
+            );
+            if found != wanted {
+                return Err(KernelError::Pinned {
+                    path: path.display().to_string(),
+                    found,
+                    wanted,
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -7,6 +7,7 @@ pub mod flows;
 pub mod ids;
 pub mod kernel;
 pub mod memory;
+pub mod netlink;
 pub mod pins;
 pub mod raw;
 pub mod schedule;

@@ -3,4 +3,5 @@
 pub mod config;
 pub mod control;
 pub mod ctl;
+pub mod daemon;
 pub mod datapath;

@@ -211,7 +211,7 @@ pub struct Table {
 }
 
 /// `{"version":1,"services":[…]}`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServicesDocument {
     /// 1.
     pub version: Version,
@@ -220,7 +220,7 @@ pub struct ServicesDocument {
 }
 
 /// A service with its backends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -239,14 +239,17 @@ pub struct Service {
 }
 
 /// A backend with its counters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backend {
     /// Its address and port; with its service's name, what a request names it by.
     pub address: String,
     /// Whether it gets new connections.
     pub state: BackendState,
-    /// The weight in effect.
+    /// The weight in effect; of a backend with a probability that in per cent, rounded.
     pub weight: u16,
+    /// The probability, where the configuration sets one instead of a weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f64>,
     /// Connections now.
     pub connections_active: u64,
     /// Connections ever.

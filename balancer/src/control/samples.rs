@@ -73,6 +73,7 @@ pub fn services() -> ServicesDocument {
         address: address.into(),
         state,
         weight,
+        probability: None,
         connections_active: 3,
         connections_total: 120,
         forward: Traffic {

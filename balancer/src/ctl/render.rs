@@ -163,7 +163,10 @@ fn service(service: &Service) -> Vec<Vec<String>> {
         row([
             backend.address.clone(),
             backend_state(backend.state).into(),
-            backend.weight.to_string(),
+            backend.probability.map_or_else(
+                || backend.weight.to_string(),
+                |probability| probability.to_string(),
+            ),
             backend.connections_active.to_string(),
             backend.connections_total.to_string(),
             backend.forward.packets.to_string(),

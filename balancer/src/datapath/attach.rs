@@ -7,17 +7,9 @@ use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
 
+use super::netlink::Link;
 use super::pins::Pins;
 use crate::config::XdpMode;
-
-/// Where the program runs on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver.
-    Native,
-    /// Behind it.
-    Generic,
-}
 
 /// Why an interface was not attached.
 #[derive(Debug, thiserror::Error)]
@@ -49,50 +41,60 @@ pub enum AttachError {
 pub fn attach(
     program: &mut Xdp,
     pins: &Pins,
-    interface: &str,
-    index: u32,
+    link: &Link,
     mode: XdpMode,
-) -> Result<Option<Mode>, AttachError> {
+) -> Result<(), AttachError> {
+    let interface = &link.name;
     let pin = pins.link(interface);
     let refused = |reason: String| AttachError::Refused {
-        interface: interface.to_owned(),
+        interface: interface.clone(),
         reason,
     };
-    if pin.exists() {
-        match replace(program, &pin) {
-            Ok(()) => return Ok(None),
-            Err(error) => {
-                // Of an interface that was deleted and made anew the old link is dead.
-                tracing::info!(interface, %error, "the pinned link is dead and replaced by a new one");
-                fs::remove_file(&pin).map_err(|error| refused(error.to_string()))?;
-            }
+    let ours = pinned_program(&pin);
+    match link.xdp {
+        Some((id, _)) if ours == Some(id) => {
+            return replace(program, &pin).map_err(|error| refused(error.to_string()));
         }
+        Some((program, _)) => {
+            return Err(AttachError::Foreign {
+                interface: interface.clone(),
+                program,
+            });
+        }
+        // Of an interface that was deleted and made anew the old link is dead.
+        None if pin.exists() => {
+            fs::remove_file(&pin).map_err(|error| refused(error.to_string()))?;
+        }
+        None => {}
     }
-    let modes: &[(Mode, AyaMode)] = match mode {
-        XdpMode::Native => &[(Mode::Native, AyaMode::Driver)],
-        XdpMode::Generic => &[(Mode::Generic, AyaMode::Skb)],
-        XdpMode::Auto => &[
-            (Mode::Native, AyaMode::Driver),
-            (Mode::Generic, AyaMode::Skb),
-        ],
+    let modes: &[AyaMode] = match mode {
+        XdpMode::Native => &[AyaMode::Driver],
+        XdpMode::Generic => &[AyaMode::Skb],
+        XdpMode::Auto => &[AyaMode::Driver, AyaMode::Skb],
     };
     let mut reason = String::new();
-    for &(mode, flags) in modes {
-        match attach_once(program, &pin, index, flags) {
+    for (attempt, &mode) in modes.iter().enumerate() {
+        match attach_once(program, &pin, link.index, mode) {
             Ok(()) => {
-                if mode == Mode::Generic && modes.len() > 1 {
+                if attempt > 0 {
                     tracing::warn!(
                         interface,
                         reason,
                         "no native XDP: attached in generic mode, which is slower"
                     );
                 }
-                return Ok(Some(mode));
+                return Ok(());
             }
             Err(error) => reason = error,
         }
     }
     Err(refused(reason))
+}
+
+/// The id of the program on a pinned link.
+fn pinned_program(pin: &Path) -> Option<u32> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
+    Some(link.info().ok()?.program_id())
 }
 
 fn attach_once(program: &mut Xdp, pin: &Path, index: u32, mode: AyaMode) -> Result<(), String> {

@@ -80,7 +80,7 @@ fn shortest(timeouts: &Timeouts, ip_protocol: u8) -> Duration {
         .unwrap_or_default()
 }
 
-/// What a pass of the sweeper found.
+/// What is in a family's tables, and what a pass of the sweeper removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Connections there.
@@ -89,6 +89,18 @@ pub struct Swept {
     pub half_open: u64,
     /// Connections removed.
     pub removed: u64,
+}
+
+impl Swept {
+    /// Both families together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            half_open: self.half_open + other.half_open,
+            removed: self.removed + other.removed,
+        }
+    }
 }
 
 impl<F: KernelFamily> FamilyMaps<F> {
@@ -115,6 +127,35 @@ impl<F: KernelFamily> FamilyMaps<F> {
             }
         };
         Ok(originals.into_iter().map(connection).collect())
+    }
+
+    /// How many connections there are, and how many of them are half-open.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn count(&self) -> Result<Swept, KernelError> {
+        let mut count = Swept::default();
+        self.each_flow(|_, flow| count.connections += u64::from(!flow.is_reply()))?;
+        self.each_half_open(|_, _| count.half_open += 1)?;
+        Ok(count)
+    }
+
+    /// Removes the connections to backends that `wanted` picks by their id. Says how many.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn flush(&mut self, wanted: impl Fn(u32) -> bool, now: Tick) -> Result<u64, KernelError> {
+        let mut picked = Vec::new();
+        self.each_flow(|tuple, flow| {
+            if !flow.is_reply() && wanted(flow.backend) {
+                picked.push(tuple);
+            }
+        })?;
+        let mut flushed = 0;
+        for tuple in picked {
+            flushed += u64::from(self.remove_if(&tuple, |_, _| true, now)?);
+        }
+        Ok(flushed)
     }
 
     fn flow(&mut self, tuple: &Tuple<F>) -> Option<Flow<F>> {

@@ -78,6 +78,8 @@ pub enum Event {
     Ways,
     /// A neighbour.
     Neighbour(Neighbour),
+    /// A neighbour's entry is gone.
+    Forgotten(Neighbour),
     /// Events were lost: everything may have changed.
     Lost,
 }
@@ -156,26 +158,42 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`].
     pub async fn resolve(&self, interface: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        let request = |managed| {
-            let mut request = self
-                .handle
-                .neighbours()
-                .add(interface, address)
-                .state(NeighbourState::None)
-                .flags(NeighbourFlags::Use)
-                .replace();
-            if managed {
-                request
-                    .message_mut()
-                    .attributes
-                    .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        match self.use_neighbour(interface, address, true).await {
+            Err(rtnetlink::Error::NetlinkError(_)) => {
+                Ok(self.use_neighbour(interface, address, false).await?)
             }
-            request.execute()
-        };
-        match request(true).await {
-            Err(rtnetlink::Error::NetlinkError(_)) => Ok(request(false).await?),
             other => Ok(other?),
         }
+    }
+
+    /// Leaves a neighbour to the kernel: takes back that it is kept resolved.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub async fn release(&self, interface: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        Ok(self.use_neighbour(interface, address, false).await?)
+    }
+
+    async fn use_neighbour(
+        &self,
+        interface: u32,
+        address: IpAddr,
+        managed: bool,
+    ) -> Result<(), rtnetlink::Error> {
+        let mut request = self
+            .handle
+            .neighbours()
+            .add(interface, address)
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        if managed {
+            request
+                .message_mut()
+                .attributes
+                .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        }
+        request.execute().await
     }
 
     /// Changes from now on.
@@ -201,8 +219,7 @@ impl Netlink {
                         neighbour(&message).map(Event::Neighbour)
                     }
                     NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelNeighbour(message)) => {
-                        neighbour(&message)
-                            .map(|gone| Event::Neighbour(Neighbour { mac: None, ..gone }))
+                        neighbour(&message).map(Event::Forgotten)
                     }
                     NetlinkPayload::InnerMessage(_) => Some(Event::Ways),
                     NetlinkPayload::Overrun(_) => Some(Event::Lost),

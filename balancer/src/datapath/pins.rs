@@ -17,6 +17,16 @@ use balancer_common::family::{V4, V6};
 /// The prefix of a link's pin; the interface's name follows.
 const LINK: &str = "link-";
 
+/// An interface's name as part of a file's name: a bpffs reserves the dot, which VLAN interfaces have.
+fn escape(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2e")
+}
+
+/// The inverse of [`escape`].
+fn unescape(name: &str) -> String {
+    name.replace("%2e", ".").replace("%25", "%")
+}
+
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
@@ -101,7 +111,7 @@ impl Pins {
     /// Where the link of an interface is pinned.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
-        self.path.join(format!("{LINK}{interface}"))
+        self.path.join(format!("{LINK}{}", escape(interface)))
     }
 
     /// The interfaces that have a link pinned.
@@ -113,8 +123,17 @@ impl Pins {
         Ok(names
             .iter()
             .filter_map(|name| name.strip_prefix(LINK))
-            .map(str::to_owned)
+            .map(unescape)
             .collect())
+    }
+
+    /// Takes the link of an interface away: its packets go to the kernel from then on.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn remove_link(&self, interface: &str) -> Result<(), PinError> {
+        let path = self.link(interface);
+        fs::remove_file(&path).map_err(|error| PinError::Io { path, error })
     }
 
     fn names(&self) -> Result<Vec<String>, PinError> {
@@ -141,7 +160,7 @@ impl Pins {
     ///
     /// # Errors
     /// [`PinError::Io`].
-    pub fn remove(self) -> Result<Vec<String>, PinError> {
+    pub fn remove(&self) -> Result<Vec<String>, PinError> {
         let mut names = self.names()?;
         names.sort_by_key(|name| !name.starts_with(LINK));
         for name in &names {
@@ -251,5 +270,18 @@ impl Pins {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_interfaces_come_back() {
+        for name in ["eth0", "eth0.100", "a%2eb", "%", "a%25.b"] {
+            assert!(!escape(name).contains('.'));
+            assert_eq!(unescape(&escape(name)), name);
+        }
     }
 }

@@ -149,6 +149,7 @@ impl Answers {
             weight: 1,
             connections_active: self.connections.load(Ordering::SeqCst),
             connections_total: 120,
+            probability: None,
             forward: Traffic {
                 packets: 900,
                 bytes: 81_000,

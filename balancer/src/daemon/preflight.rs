@@ -1,0 +1,109 @@
+//! What must be so before anything is touched: each failure is one line that says what to do.
+
+use caps::{CapSet, Capability};
+
+/// The oldest kernel that has all that the program and the daemon use: XDP links and `bpf_ktime_get_coarse_ns`
+/// (5.11), atomic operations that return a value (5.12).
+const OLDEST: (u32, u32) = (5, 12);
+
+/// Why the daemon cannot run here.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unfit {
+    /// The kernel is too old.
+    #[error("Linux {release} is too old: balancerd needs {}.{} or newer", OLDEST.0, OLDEST.1)]
+    Kernel {
+        /// What it calls itself.
+        release: String,
+    },
+    /// Capabilities are missing.
+    #[error(
+        "not permitted: balancerd must be started as root, or with the capabilities {} (missing: {missing})",
+        names(&NEEDED)
+    )]
+    Privilege {
+        /// Those that are missing.
+        missing: String,
+    },
+}
+
+/// What the daemon needs: to load programs, to attach them, and for helpers that hand out kernel pointers.
+const NEEDED: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_PERFMON,
+];
+
+fn names(capabilities: &[Capability]) -> String {
+    let names: Vec<String> = capabilities.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// Checks this process and this kernel.
+///
+/// # Errors
+/// [`Unfit`].
+pub fn check() -> Result<(), Unfit> {
+    let release = nix::sys::utsname::uname().map_or_else(
+        |_| String::new(),
+        |name| name.release().to_string_lossy().into_owned(),
+    );
+    check_release(&release)?;
+    // CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON.
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let missing: Vec<Capability> = NEEDED
+        .into_iter()
+        .filter(|&capability| {
+            !has(capability)
+                && (capability == Capability::CAP_NET_ADMIN || !has(Capability::CAP_SYS_ADMIN))
+        })
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Unfit::Privilege {
+            missing: names(&missing),
+        })
+    }
+}
+
+/// Checks a kernel release as `uname -r` prints it. One that cannot be read is let through: the kernel's own errors
+/// are better than a guess.
+fn check_release(release: &str) -> Result<(), Unfit> {
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(str::parse::<u32>);
+    if let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next())
+        && (major, minor) < OLDEST
+    {
+        return Err(Unfit::Kernel {
+            release: release.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_refused_by_name() {
+        for release in ["5.11.22-generic", "4.19.0", "2.6.78+"] {
+            let text = check_release(release).unwrap_err().to_string();
+            assert_eq!(
+                text,
+                format!("Linux {release} is too old: balancerd needs 5.12 or newer")
+            );
+        }
+        for release in [
+            "5.12.0-rc1",
+            "5.15",
+            "6.1.0-18-amd64",
+            "10.0",
+            "mainline",
+            "",
+        ] {
+            assert_eq!(check_release(release), Ok(()), "{release}");
+        }
+    }
+}

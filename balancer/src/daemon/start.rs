@@ -1,0 +1,192 @@
+//! From a configuration to a running daemon, and to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::paths::Paths;
+use super::preflight;
+use super::reload::Reloader;
+use super::requests::Requests;
+use super::shared::Shared;
+use super::sweeper;
+use super::tables::Tables;
+use crate::config::{Config, OnExit};
+use crate::control::{ControlListener, serve};
+use crate::datapath::kernel::{Kernel, Sizes};
+use crate::datapath::netlink::{Link, Netlink};
+use crate::datapath::pins::Pins;
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// What kept it from starting, or from taking everything away at the end.
+pub fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    preflight::check()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(daemon(path, config))
+}
+
+async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
+    // From here on they do not end the process at once.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+
+    let links = Netlink::connect()?.links().await?;
+    check_interfaces(&config, &links)?;
+    warn_of_forwarding();
+    let on_exit = config.daemon.on_exit;
+    let listener = ControlListener::bind(&config.daemon.control_socket)?;
+    let pins = Arc::new(Pins::open(&config.daemon.pin_path)?);
+    let adopts = !pins.links()?.is_empty();
+    let forwarding = forward(Arc::clone(&pins), config, links).await;
+    if forwarding.is_err() && !adopts {
+        // Nothing was forwarded before; nothing is left behind.
+        if let Err(error) = pins.remove() {
+            tracing::warn!(%error, "what the start had pinned is still there");
+        }
+    }
+    let (tables, paths) = forwarding?;
+    let reloader = Arc::new(Reloader::new(
+        path.to_owned(),
+        tables.clone(),
+        paths.clone(),
+    ));
+    let requests = Arc::new(Requests::new(tables.clone(), Arc::clone(&reloader)));
+    let stop = Arc::new(Notify::new());
+    let stopped = Arc::clone(&stop);
+    let server = tokio::spawn(serve(listener, requests, async move {
+        stopped.notified().await;
+    }));
+    let sweeper = tokio::spawn(sweeper::run(tables.clone(), paths.clone()));
+    tracing::info!(
+        adopted = adopts,
+        services = tables.with(|tables| tables.config.services.len()).await,
+        "ready"
+    );
+    notify(&[NotifyState::Ready]);
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                if let Ok(now) = NotifyState::monotonic_usec_now() {
+                    notify(&[NotifyState::Reloading, now]);
+                }
+                reloader.reload().await;
+                notify(&[NotifyState::Ready]);
+            }
+        }
+    }
+    notify(&[NotifyState::Stopping]);
+    stop.notify_one();
+    server.await??;
+    sweeper.abort();
+    // An aborted task has given back what it held when it is waited for.
+    let _ = sweeper.await;
+    if on_exit == OnExit::Keep {
+        tracing::info!("ended; forwarding goes on");
+        return Ok(());
+    }
+    paths.end().await;
+    pins.remove()?;
+    tracing::info!("ended; nothing is forwarded any more");
+    Ok(())
+}
+
+/// Loads the program, fills its maps, and lets packets in.
+async fn forward(
+    pins: Arc<Pins>,
+    config: Config,
+    links: Vec<Link>,
+) -> anyhow::Result<(Shared<Tables>, Paths)> {
+    let sizes = Sizes {
+        connections: config.datapath.max_connections,
+        half_open: config.datapath.max_half_open,
+    };
+    pins.check(sizes)?;
+    let kernel = Kernel::load(sizes, Some(pins.path()))?;
+    let tables = Shared::new(Tables::new(kernel, pins, config.clone())?);
+    let named = {
+        let indexes = links.clone();
+        tables
+            .with(move |tables| {
+                tables.know(&indexes);
+                tables.name(config)
+            })
+            .await?
+    };
+    let paths = Paths::start(tables.clone()).await?;
+    paths.follow(named.targets().collect()).await?;
+    // Backends that are no longer in the configuration, and have connections of an earlier daemon.
+    let left = tables.with(|tables| tables.left_behind()).await?;
+    if let Err(error) = paths.follow(left).await {
+        tracing::warn!(%error, "the ways to backends of an earlier configuration are not followed");
+    }
+    tables
+        .with(move |tables| {
+            tables.apply(named)?;
+            tables.attach(&links)?;
+            tables.detach_others()?;
+            anyhow::Ok(())
+        })
+        .await?;
+    Ok((tables, paths))
+}
+
+fn check_interfaces(config: &Config, links: &[Link]) -> anyhow::Result<()> {
+    let unknown: Vec<&str> = config
+        .datapath
+        .interfaces
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !links.iter().any(|link| link.name == *name))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    bail!(
+        "datapath.interfaces: there is no interface {} (there are: {})",
+        unknown.join(", "),
+        known.join(", ")
+    )
+}
+
+/// Without forwarding the kernel's routing table is not asked for the way back to clients.
+fn warn_of_forwarding() {
+    let families = [
+        (
+            "IPv4",
+            "net.ipv4.ip_forward",
+            "/proc/sys/net/ipv4/ip_forward",
+        ),
+        (
+            "IPv6",
+            "net.ipv6.conf.all.forwarding",
+            "/proc/sys/net/ipv6/conf/all/forwarding",
+        ),
+    ];
+    for (family, key, path) in families {
+        if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0") {
+            tracing::info!(
+                "{key} is off: answers over {family} go back the way their connection came, not by the routing table"
+            );
+        }
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(states);
+}

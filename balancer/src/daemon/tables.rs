@@ -1,0 +1,316 @@
+//! The kernel's tables and the configuration that they hold: the one place from which maps are written.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use balancer_common::abi::Path;
+use balancer_common::image::Cell;
+
+use super::overrides::Overrides;
+use crate::config::Config;
+use crate::datapath::attach::{AttachError, attach};
+use crate::datapath::compile::{ServiceIds, compile};
+use crate::datapath::flows::{Swept, now};
+use crate::datapath::ids::Ids;
+use crate::datapath::kernel::{Kernel, KernelError};
+use crate::datapath::netlink::Link;
+use crate::datapath::pins::{PinError, Pins};
+
+/// A backend's id and address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The id.
+    pub backend: u32,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// The tables, and what they were filled with.
+#[derive(Debug)]
+pub struct Tables {
+    /// The maps and the program.
+    pub kernel: Kernel,
+    /// Where they are pinned.
+    pub pins: Arc<Pins>,
+    /// What has which id.
+    pub ids: Ids,
+    /// The configuration in effect.
+    pub config: Config,
+    /// The ids of its services.
+    pub service_ids: Vec<ServiceIds>,
+    /// What operators changed since.
+    pub overrides: Overrides,
+    /// The number of the configuration.
+    pub generation: u32,
+    /// The index of each link, by its name.
+    indexes: HashMap<String, u32>,
+    /// The interfaces that the program is attached to, with their index.
+    pub attached: BTreeMap<String, u32>,
+}
+
+/// Services that got their ids; the first half of a change.
+#[derive(Debug)]
+pub struct Named {
+    config: Config,
+    ids: Vec<ServiceIds>,
+}
+
+impl Named {
+    /// The backends.
+    pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
+        let services = self.config.services.iter().zip(&self.ids);
+        services.flat_map(|(service, ids)| {
+            let backends = service.backends.iter().zip(&ids.backends);
+            backends.map(|(backend, &id)| Target {
+                backend: id,
+                address: backend.address,
+            })
+        })
+    }
+}
+
+impl Tables {
+    /// Takes over what is in the maps. No packet sees anything of it before [`Tables::apply`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn new(kernel: Kernel, pins: Arc<Pins>, config: Config) -> Result<Self, KernelError> {
+        Ok(Self {
+            ids: Ids::read(&kernel)?,
+            kernel,
+            pins,
+            config,
+            service_ids: Vec::new(),
+            overrides: Overrides::default(),
+            generation: 0,
+            indexes: HashMap::new(),
+            attached: BTreeMap::new(),
+        })
+    }
+
+    /// Gives everything in a configuration its id; packets see nothing of it yet.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn name(&mut self, config: Config) -> Result<Named, KernelError> {
+        let ids = self
+            .ids
+            .assign(&mut self.kernel, &config.services, |kernel| {
+                Ok(active(kernel)?.into_keys().collect())
+            })?;
+        Ok(Named { config, ids })
+    }
+
+    /// Puts a configuration into effect, as one generation.
+    ///
+    /// # Errors
+    /// [`KernelError`]; the one before stays in effect.
+    pub fn apply(&mut self, named: Named) -> Result<(), KernelError> {
+        let Named { config, ids } = named;
+        let mut overrides = self.overrides.clone();
+        overrides.keep(&self.config, &config);
+        let generation = self.generation + 1;
+        let image = self.image(&config, &ids, &overrides, generation)?;
+        self.kernel.set_image(&image)?;
+        self.generation = generation;
+        self.config = config;
+        self.service_ids = ids;
+        self.overrides = overrides;
+        Ok(())
+    }
+
+    /// Changes shares: `change` is tried on a copy, which counts once the image with it is in.
+    ///
+    /// # Errors
+    /// [`KernelError`]; everything stays as it was.
+    pub fn change_shares(
+        &mut self,
+        change: impl FnOnce(&mut Overrides),
+    ) -> Result<(), KernelError> {
+        let mut overrides = self.overrides.clone();
+        change(&mut overrides);
+        let image = self.image(&self.config, &self.service_ids, &overrides, self.generation)?;
+        self.kernel.set_image(&image)?;
+        self.overrides = overrides;
+        Ok(())
+    }
+
+    fn image(
+        &self,
+        config: &Config,
+        ids: &[ServiceIds],
+        overrides: &Overrides,
+        generation: u32,
+    ) -> Result<Vec<Cell>, KernelError> {
+        let mut effective = Vec::with_capacity(ids.len());
+        for (service, ids) in config.services.iter().zip(ids) {
+            let mut resolved = Vec::with_capacity(ids.backends.len());
+            for &backend in &ids.backends {
+                resolved.push(self.is_resolved(backend)?);
+            }
+            effective.push(overrides.apply(service, |index| resolved[index]));
+        }
+        let ports = config.datapath.source_ports;
+        let index = |name: &str| self.indexes.get(name).copied();
+        Ok(compile(generation, &effective, ids, ports, index))
+    }
+
+    /// Whether the way to a backend is known.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn is_resolved(&self, backend: u32) -> Result<bool, KernelError> {
+        Ok(self.kernel.path(backend)?.hop.is_known())
+    }
+
+    /// Writes ways to backends. A backend that became reachable, or ceased to be, comes into or falls out of its
+    /// schedule.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn set_paths(&mut self, paths: &[(u32, Path)]) -> Result<(), KernelError> {
+        let mut scheduled = false;
+        for &(backend, path) in paths {
+            scheduled |= self.is_resolved(backend)? != path.hop.is_known();
+            self.kernel.set_path(backend, path)?;
+        }
+        self.kernel.invalidate_hops()?;
+        if scheduled && self.generation > 0 {
+            self.change_shares(|_| {})?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of the links that there are.
+    pub fn know(&mut self, links: &[Link]) {
+        self.indexes = links
+            .iter()
+            .map(|link| (link.name.clone(), link.index))
+            .collect();
+    }
+
+    /// Attaches the program to the interfaces of the configuration that `links` has and that it is not attached to
+    /// yet, under their present index.
+    ///
+    /// # Errors
+    /// [`AttachError`] of the first that failed; those before it are attached.
+    pub fn attach(&mut self, links: &[Link]) -> Result<(), AttachError> {
+        for name in self.config.datapath.interfaces.clone() {
+            let Some(link) = links.iter().find(|link| link.name == name) else {
+                continue;
+            };
+            if self.attached.get(&name) == Some(&link.index) {
+                continue;
+            }
+            let mode = self.config.datapath.xdp_mode;
+            let program = self
+                .kernel
+                .program()
+                .map_err(|error| AttachError::Refused {
+                    interface: name.clone(),
+                    reason: error.to_string(),
+                })?;
+            attach(program, &self.pins, link, mode)?;
+            self.attached.insert(name, link.index);
+        }
+        Ok(())
+    }
+
+    /// Attaches the program to interfaces that were deleted and made anew.
+    ///
+    /// # Errors
+    /// As [`Tables::attach`]; or that the image could not be made for the new index.
+    pub fn attach_again(&mut self, links: &[Link]) -> anyhow::Result<()> {
+        self.know(links);
+        if self.attached.is_empty() {
+            // Not started yet.
+            return Ok(());
+        }
+        let before = self.attached.clone();
+        self.attach(links)?;
+        if before != self.attached {
+            tracing::info!("attached to an interface that was made anew");
+            self.change_shares(|_| {})?;
+        }
+        Ok(())
+    }
+
+    /// Takes away the links of interfaces that an earlier daemon was attached to and this one is not.
+    ///
+    /// # Errors
+    /// [`PinError`].
+    pub fn detach_others(&self) -> Result<(), PinError> {
+        for name in self.pins.links()? {
+            if !self.attached.contains_key(&name) {
+                tracing::info!(interface = name, "no longer in the configuration: detached");
+                self.pins.remove_link(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes connections that were idle for too long.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn sweep(&mut self) -> Result<Swept, KernelError> {
+        let now = now()?;
+        let timeouts = self.config.timeouts;
+        let v4 = self.kernel.v4.sweep(&timeouts, now)?;
+        let v6 = self.kernel.v6.sweep(&timeouts, now)?;
+        Ok(v4.and(v6))
+    }
+
+    /// How many connections each backend has, by its id; those without any are not in it.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn active(&self) -> Result<HashMap<u32, u64>, KernelError> {
+        active(&self.kernel)
+    }
+
+    /// Backends that have connections.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn left_behind(&self) -> Result<Vec<Target>, KernelError> {
+        let target = |backend: u32| {
+            let identity = self.ids.backend(backend)?;
+            Some(Target {
+                backend,
+                address: IpAddr::from(identity.address).to_canonical(),
+            })
+        };
+        Ok(self.active()?.into_keys().filter_map(target).collect())
+    }
+
+    /// Every backend that packets may go to: those of the configuration and those that still have connections.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn targets(&self) -> Result<HashSet<u32>, KernelError> {
+        let configured = self.service_ids.iter().flat_map(|ids| &ids.backends);
+        Ok(self
+            .active()?
+            .into_keys()
+            .chain(configured.copied())
+            .collect())
+    }
+}
+
+fn active(kernel: &Kernel) -> Result<HashMap<u32, u64>, KernelError> {
+    let mut counts = HashMap::new();
+    let mut count = |reply: bool, backend: u32| {
+        if !reply {
+            *counts.entry(backend).or_default() += 1;
+        }
+    };
+    kernel
+        .v4
+        .each_flow(|_, flow| count(flow.is_reply(), flow.backend))?;
+    kernel
+        .v6
+        .each_flow(|_, flow| count(flow.is_reply(), flow.backend))?;
+    Ok(counts)
+}

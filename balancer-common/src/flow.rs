@@ -45,7 +45,7 @@ impl Tick {
 }
 
 /// The bits of a flow's state word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State(pub u32);
 
 impl State {

@@ -250,7 +250,7 @@ pub struct Backend {
     /// The probability, where the configuration sets one instead of a weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probability: Option<f64>,
-    /// Connections now.
+    /// Connections now, without those that are closing.
     pub connections_active: u64,
     /// Connections ever.
     pub connections_total: u64,
@@ -409,7 +409,7 @@ pub struct Change {
     pub weight: u16,
     /// Its state.
     pub state: BackendState,
-    /// Its connections now.
+    /// Its connections now, without those that are closing.
     pub connections_active: u64,
 }
 

@@ -20,7 +20,7 @@ mod start;
 pub mod sweeper;
 pub mod tables;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,8 +36,7 @@ use crate::config::{self, Config, Rendering};
 pub fn main() -> ExitCode {
     let args = Args::parse();
     if args.schema {
-        println!("{:#}", config::schema());
-        return ExitCode::SUCCESS;
+        return print(&format!("{:#}\n", config::schema()));
     }
     // The command line has one or the other.
     let path = args.config.unwrap_or_default();
@@ -45,8 +44,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     if args.check {
-        println!("{}: valid", path.display());
-        return ExitCode::SUCCESS;
+        return print(&format!("{}: valid\n", path.display()));
     }
     log();
     match start::run(&path, config) {
@@ -55,6 +53,17 @@ pub fn main() -> ExitCode {
             eprintln!("balancerd: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Writes to standard output; that nobody reads it to its end is not an error.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("balancerd: standard output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

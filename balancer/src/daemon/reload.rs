@@ -117,7 +117,10 @@ impl Reloader {
             }
         } else {
             let error = reload.errors.join("\n");
-            tracing::error!("not reloaded, the configuration before goes on: {error}");
+            tracing::error!("not reloaded, the configuration before stays in effect");
+            for error in &reload.errors {
+                tracing::error!("{error}");
+            }
             status.result = ReloadResult::Error;
             status.error = Some(error);
             status.failed += 1;

@@ -17,6 +17,7 @@ use super::sweeper;
 use super::tables::Tables;
 use crate::config::{Config, OnExit};
 use crate::control::{ControlListener, serve};
+use crate::datapath::attach;
 use crate::datapath::kernel::{Kernel, Sizes};
 use crate::datapath::netlink::{Link, Netlink};
 use crate::datapath::pins::Pins;
@@ -43,11 +44,16 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
 
     let links = Netlink::connect()?.links().await?;
     check_interfaces(&config, &links)?;
-    warn_of_forwarding();
     let on_exit = config.daemon.on_exit;
     let listener = ControlListener::bind(&config.daemon.control_socket)?;
     let pins = Arc::new(Pins::open(&config.daemon.pin_path)?);
     let adopts = !pins.links()?.is_empty();
+    for link in &links {
+        if config.datapath.interfaces.contains(&link.name) {
+            attach::check(&pins, link)?;
+        }
+    }
+    tell_of_forwarding(&config);
     let forwarding = forward(Arc::clone(&pins), config, links).await;
     if forwarding.is_err() && !adopts {
         // Nothing was forwarded before; nothing is left behind.
@@ -164,23 +170,23 @@ fn check_interfaces(config: &Config, links: &[Link]) -> anyhow::Result<()> {
 }
 
 /// Without forwarding the kernel's routing table is not asked for the way back to clients.
-fn warn_of_forwarding() {
+fn tell_of_forwarding(config: &Config) {
     let families = [
+        (true, "net.ipv4.ip_forward", "ipv4/ip_forward"),
         (
-            "IPv4",
-            "net.ipv4.ip_forward",
-            "/proc/sys/net/ipv4/ip_forward",
-        ),
-        (
-            "IPv6",
+            false,
             "net.ipv6.conf.all.forwarding",
-            "/proc/sys/net/ipv6/conf/all/forwarding",
+            "ipv6/conf/all/forwarding",
         ),
     ];
-    for (family, key, path) in families {
-        if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0") {
+    for (is_ipv4, key, file) in families {
+        let mut backends = config.services.iter().flat_map(|service| &service.backends);
+        let value = std::fs::read_to_string(Path::new("/proc/sys/net").join(file));
+        if backends.any(|backend| backend.address.is_ipv4() == is_ipv4)
+            && value.is_ok_and(|value| value.trim() == "0")
+        {
             tracing::info!(
-                "{key} is off: answers over {family} go back the way their connection came, not by the routing table"
+                "{key} is off: answers go back the way their connection came, not by the routing table"
             );
         }
     }

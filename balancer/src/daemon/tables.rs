@@ -96,9 +96,7 @@ impl Tables {
     pub fn name(&mut self, config: Config) -> Result<Named, KernelError> {
         let ids = self
             .ids
-            .assign(&mut self.kernel, &config.services, |kernel| {
-                Ok(active(kernel)?.into_keys().collect())
-            })?;
+            .assign(&mut self.kernel, &config.services, in_use)?;
         Ok(Named { config, ids })
     }
 
@@ -262,7 +260,7 @@ impl Tables {
         Ok(v4.and(v6))
     }
 
-    /// How many connections each backend has, by its id; those without any are not in it.
+    /// How many connections each backend has that are not closing, by its id; those without any are not in it.
     ///
     /// # Errors
     /// [`KernelError`].
@@ -282,7 +280,10 @@ impl Tables {
                 address: IpAddr::from(identity.address).to_canonical(),
             })
         };
-        Ok(self.active()?.into_keys().filter_map(target).collect())
+        Ok(in_use(&self.kernel)?
+            .into_iter()
+            .filter_map(target)
+            .collect())
     }
 
     /// Every backend that packets may go to: those of the configuration and those that still have connections.
@@ -291,26 +292,27 @@ impl Tables {
     /// [`KernelError`].
     pub fn targets(&self) -> Result<HashSet<u32>, KernelError> {
         let configured = self.service_ids.iter().flat_map(|ids| &ids.backends);
-        Ok(self
-            .active()?
-            .into_keys()
-            .chain(configured.copied())
-            .collect())
+        let mut targets = in_use(&self.kernel)?;
+        targets.extend(configured);
+        Ok(targets)
     }
 }
 
 fn active(kernel: &Kernel) -> Result<HashMap<u32, u64>, KernelError> {
     let mut counts = HashMap::new();
-    let mut count = |reply: bool, backend: u32| {
-        if !reply {
-            *counts.entry(backend).or_default() += 1;
-        }
-    };
-    kernel
-        .v4
-        .each_flow(|_, flow| count(flow.is_reply(), flow.backend))?;
-    kernel
-        .v6
-        .each_flow(|_, flow| count(flow.is_reply(), flow.backend))?;
+    kernel.v4.count_active(&mut counts)?;
+    kernel.v6.count_active(&mut counts)?;
     Ok(counts)
+}
+
+/// The backends that flows refer to.
+fn in_use(kernel: &Kernel) -> Result<HashSet<u32>, KernelError> {
+    let mut backends = HashSet::new();
+    kernel.v4.each_flow(|_, flow| {
+        backends.insert(flow.backend);
+    })?;
+    kernel.v6.each_flow(|_, flow| {
+        backends.insert(flow.backend);
+    })?;
+    Ok(backends)
 }

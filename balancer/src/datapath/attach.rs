@@ -45,22 +45,14 @@ pub fn attach(
     mode: XdpMode,
 ) -> Result<(), AttachError> {
     let interface = &link.name;
+    check(pins, link)?;
     let pin = pins.link(interface);
     let refused = |reason: String| AttachError::Refused {
         interface: interface.clone(),
         reason,
     };
-    let ours = pinned_program(&pin);
     match link.xdp {
-        Some((id, _)) if ours == Some(id) => {
-            return replace(program, &pin).map_err(|error| refused(error.to_string()));
-        }
-        Some((program, _)) => {
-            return Err(AttachError::Foreign {
-                interface: interface.clone(),
-                program,
-            });
-        }
+        Some(_) => return replace(program, &pin).map_err(|error| refused(error.to_string())),
         // Of an interface that was deleted and made anew the old link is dead.
         None if pin.exists() => {
             fs::remove_file(&pin).map_err(|error| refused(error.to_string()))?;
@@ -89,6 +81,22 @@ pub fn attach(
         }
     }
     Err(refused(reason))
+}
+
+/// Sees to it that no program is on an interface but one that an earlier daemon attached.
+///
+/// # Errors
+/// [`AttachError::Foreign`].
+pub fn check(pins: &Pins, link: &Link) -> Result<(), AttachError> {
+    match link.xdp {
+        Some((program, _)) if pinned_program(&pins.link(&link.name)) != Some(program) => {
+            Err(AttachError::Foreign {
+                interface: link.name.clone(),
+                program,
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The id of the program on a pinned link.

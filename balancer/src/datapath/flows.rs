@@ -4,7 +4,7 @@ use std::collections::HashMap as StdHashMap;
 use std::time::Duration;
 
 use balancer_common::family::Family;
-use balancer_common::flow::{Flow, Phase, Tick};
+use balancer_common::flow::{Flow, Phase, State, Tick};
 use balancer_common::tuple::Tuple;
 use balancer_common::wire::protocol;
 use nix::time::{ClockId, clock_gettime};
@@ -91,6 +91,14 @@ pub struct Swept {
     pub removed: u64,
 }
 
+/// A connection of which one direction has ended, or both.
+#[derive(Default)]
+struct Ending {
+    backend: u32,
+    original: State,
+    reply: State,
+}
+
 impl Swept {
     /// Both families together.
     #[must_use]
@@ -138,6 +146,45 @@ impl<F: KernelFamily> FamilyMaps<F> {
         self.each_flow(|_, flow| count.connections += u64::from(!flow.is_reply()))?;
         self.each_half_open(|_, _| count.half_open += 1)?;
         Ok(count)
+    }
+
+    /// Adds how many connections each backend has, by its id, those that are closing left out.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn count_active(&self, counts: &mut StdHashMap<u32, u64>) -> Result<(), KernelError> {
+        // Only what ends is looked at in pairs: it is little, and its phase depends on both directions.
+        let mut ending: StdHashMap<Tuple<F>, Ending> = StdHashMap::new();
+        self.each_flow(|tuple, flow| {
+            let is_reply = flow.is_reply();
+            if !is_reply {
+                *counts.entry(flow.backend).or_default() += 1;
+            }
+            if flow.state().0 & (State::FIN | State::RST) != 0 {
+                let key = if is_reply { flow.peer() } else { tuple };
+                let ending = ending.entry(key).or_default();
+                ending.backend = flow.backend;
+                if is_reply {
+                    ending.reply = flow.state();
+                } else {
+                    ending.original = flow.state();
+                }
+            }
+        })?;
+        for Ending {
+            backend,
+            original,
+            reply,
+        } in ending.into_values()
+        {
+            if Phase::of(original, reply) == Phase::Closing
+                && let Some(count) = counts.get_mut(&backend)
+            {
+                *count = count.saturating_sub(1);
+            }
+        }
+        counts.retain(|_, count| *count > 0);
+        Ok(())
     }
 
     /// Removes the connections to backends that `wanted` picks by their id. Says how many.

@@ -1,5 +1,6 @@
 //! balancerd as a library: what the daemon and its control tool are made of.
 
+pub mod chain;
 pub mod config;
 pub mod control;
 pub mod ctl;

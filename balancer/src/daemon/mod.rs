@@ -29,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::args::Args;
 use self::reload::ReadError;
+use crate::chain::chain;
 use crate::config::{self, Config, Rendering};
 
 /// The whole program: reads the command line and does what it says.
@@ -50,7 +51,7 @@ pub fn main() -> ExitCode {
     match start::run(&path, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("balancerd: {error:#}");
+            eprintln!("balancerd: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use super::paths::Paths;
 use super::shared::Shared;
 use super::tables::Tables;
+use crate::chain::chain;
 use crate::config::{self, Config, ConfigErrors, Difference, diff};
 use crate::control::document::{Reload, ReloadResult, ReloadStatus, rfc3339};
 
@@ -159,7 +160,7 @@ impl Reloader {
                     reload.applied = true;
                     reload.generation = generation.into();
                 }
-                Err(error) => reload.errors = vec![format!("{error:#}")],
+                Err(error) => reload.errors = vec![chain(error.as_ref())],
             }
         }
         reload

@@ -17,6 +17,7 @@ use balancer_common::tuple::Tuple;
 use super::batch;
 use super::raw::{KernelFamily, Record, flow_from_raw, tuple_from_raw};
 use super::{OBJECT, PROGRAM};
+use crate::chain::chain;
 
 /// `BPF_F_INNER_MAP`: the inner array may have any length.
 const INNER_MAP: u32 = 1 << 12;
@@ -61,20 +62,6 @@ pub enum KernelError {
         /// What should be there.
         wanted: String,
     },
-}
-
-/// An error and what it came from, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// A family's maps. (Held untyped: a typed one does not give out its file descriptor.)

@@ -7,6 +7,7 @@
 //! | `sweeper` | idle connections |
 //! | `reload` | reading the configuration again |
 //! | `requests`, `report` | the control socket |
+//! | `preflight`, `surroundings` | whether the machine, and the box around it, are fit |
 
 pub mod args;
 pub mod overrides;
@@ -17,6 +18,7 @@ pub mod report;
 pub mod requests;
 pub mod shared;
 mod start;
+pub mod surroundings;
 pub mod sweeper;
 pub mod tables;
 

@@ -8,10 +8,12 @@ use tokio::sync::Mutex;
 
 use super::paths::Paths;
 use super::shared::Shared;
+use super::surroundings;
 use super::tables::Tables;
 use crate::chain::chain;
 use crate::config::{self, Config, ConfigErrors, Difference, diff};
 use crate::control::document::{Reload, ReloadResult, ReloadStatus, rfc3339};
+use crate::datapath::netlink::Netlink;
 
 /// Reads a configuration file.
 ///
@@ -154,6 +156,10 @@ impl Reloader {
         let difference = diff(&old, &new);
         reload.changes = difference.to_string().lines().map(str::to_owned).collect();
         reload.errors = impossible(&difference);
+        let fits = surroundings::check(&new);
+        reload
+            .errors
+            .extend(fits.err().map(|error| error.to_string()));
         if !dry_run && reload.errors.is_empty() {
             match self.apply(new).await {
                 Ok(generation) => {
@@ -167,6 +173,7 @@ impl Reloader {
     }
 
     async fn apply(&self, new: Config) -> anyhow::Result<u32> {
+        surroundings::tell(&new, &Netlink::connect()?).await;
         let named = self.tables.with(|tables| tables.name(new)).await?;
         self.paths.follow(named.targets().collect()).await?;
         self.tables

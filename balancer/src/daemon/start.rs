@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -13,6 +13,7 @@ use super::preflight;
 use super::reload::Reloader;
 use super::requests::Requests;
 use super::shared::Shared;
+use super::surroundings;
 use super::sweeper;
 use super::tables::Tables;
 use crate::config::{Config, OnExit};
@@ -42,8 +43,10 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
 
-    let links = Netlink::connect()?.links().await?;
-    check_interfaces(&config, &links)?;
+    let netlink = Netlink::connect()?;
+    let links = netlink.links().await?;
+    surroundings::check_interfaces(&config, &links)?;
+    surroundings::check(&config)?;
     let on_exit = config.daemon.on_exit;
     let listener = ControlListener::bind(&config.daemon.control_socket)?;
     let pins = Arc::new(Pins::open(&config.daemon.pin_path)?);
@@ -53,7 +56,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
             attach::check(&pins, link)?;
         }
     }
-    tell_of_forwarding(&config);
+    surroundings::tell(&config, &netlink).await;
     let forwarding = forward(Arc::clone(&pins), config, links).await;
     if forwarding.is_err() && !adopts {
         // Nothing was forwarded before; nothing is left behind.
@@ -148,48 +151,6 @@ async fn forward(
         })
         .await?;
     Ok((tables, paths))
-}
-
-fn check_interfaces(config: &Config, links: &[Link]) -> anyhow::Result<()> {
-    let unknown: Vec<&str> = config
-        .datapath
-        .interfaces
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !links.iter().any(|link| link.name == *name))
-        .collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let known: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
-    bail!(
-        "datapath.interfaces: there is no interface {} (there are: {})",
-        unknown.join(", "),
-        known.join(", ")
-    )
-}
-
-/// Without forwarding the kernel's routing table is not asked for the way back to clients.
-fn tell_of_forwarding(config: &Config) {
-    let families = [
-        (true, "net.ipv4.ip_forward", "ipv4/ip_forward"),
-        (
-            false,
-            "net.ipv6.conf.all.forwarding",
-            "ipv6/conf/all/forwarding",
-        ),
-    ];
-    for (is_ipv4, key, file) in families {
-        let mut backends = config.services.iter().flat_map(|service| &service.backends);
-        let value = std::fs::read_to_string(Path::new("/proc/sys/net").join(file));
-        if backends.any(|backend| backend.address.is_ipv4() == is_ipv4)
-            && value.is_ok_and(|value| value.trim() == "0")
-        {
-            tracing::info!(
-                "{key} is off: answers go back the way their connection came, not by the routing table"
-            );
-        }
-    }
 }
 
 fn notify(states: &[NotifyState<'_>]) {

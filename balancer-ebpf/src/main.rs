@@ -38,12 +38,19 @@ fn balancer(context: XdpContext) -> u32 {
     );
     maps::count(verdict);
     match verdict {
+        Verdict::Transmit if maps::redirects_back() => redirect(context.ingress_ifindex() as u32),
         Verdict::Transmit => XDP_TX,
-        // SAFETY: the helper takes any index; of one that is gone the kernel drops the frame.
-        Verdict::Redirect(interface) => unsafe { bpf_redirect(interface, 0) }.unsigned_abs() as u32,
+        Verdict::Redirect(interface) => redirect(interface),
         Verdict::Pass(_) => XDP_PASS,
         Verdict::Drop(_) => XDP_DROP,
     }
+}
+
+/// Sends the frame out of an interface.
+#[inline(always)]
+fn redirect(interface: u32) -> u32 {
+    // SAFETY: the helper takes any index; of one that is gone the kernel drops the frame.
+    unsafe { bpf_redirect(interface, 0) }.unsigned_abs() as u32
 }
 
 /// Never reached in a program that the verifier took; a loop without an end is refused where it could be.

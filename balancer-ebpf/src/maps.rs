@@ -381,6 +381,14 @@ fn refused(result: Result<(), i32>) -> Result<(), Refused> {
     }
 }
 
+/// Whether to send frames back by a redirect: see [`Globals::redirects_back`].
+#[inline(always)]
+pub fn redirects_back() -> bool {
+    GLOBALS
+        .get(0)
+        .is_some_and(|globals| globals.redirects_back != 0)
+}
+
 /// Counts a frame and what it got.
 #[inline(always)]
 pub fn count(verdict: Verdict) {

@@ -20,7 +20,8 @@ pub fn table() -> Vec<Vector> {
         ipv6_header(),
         ipv6_extensions(),
         addresses(),
-        transport(),
+        ports_and_tcp_header(),
+        udp_header(),
         not_ours(),
     ]
     .into_iter()
@@ -466,7 +467,7 @@ fn addresses() -> Vec<Case> {
     ]
 }
 
-fn transport() -> Vec<Case> {
+fn ports_and_tcp_header() -> Vec<Case> {
     vec![
         (
             "from TCP port 0",
@@ -522,6 +523,19 @@ fn transport() -> Vec<Case> {
             Drop::BadTcpHeader.into(),
         ),
         (
+            "a TCP header beyond the packet, since options count too",
+            other(protocol::TCP, CLIENT, WEB_AT)
+                .payload(&[0x50; 16])
+                .options(&[148, 4, 0, 0])
+                .changed(|f| f.extend([0; 64])),
+            Drop::BadTcpHeader.into(),
+        ),
+    ]
+}
+
+fn udp_header() -> Vec<Case> {
+    vec![
+        (
             "a UDP header that the packet ends in",
             other(protocol::UDP, CLIENT, DNS_AT).payload(&[1; 7]),
             Drop::BadUdpLength.into(),
@@ -542,6 +556,24 @@ fn transport() -> Vec<Case> {
                 f[39] = 20;
                 f.extend([0; 64]);
             }),
+            Drop::BadUdpLength.into(),
+        ),
+        (
+            "a UDP length beyond the packet, since options count too",
+            query().options(&[148, 4, 0, 0]).changed(|f| {
+                f[43] = 12;
+                f.extend([0; 64]);
+            }),
+            Drop::BadUdpLength.into(),
+        ),
+        (
+            "a UDP length beyond the packet, since extension headers count too",
+            query6()
+                .extension(protocol::DESTINATION, &[0, 0, 1, 4, 0, 0, 0, 0])
+                .changed(|f| {
+                    f[67] = 16;
+                    f.extend([0; 64]);
+                }),
             Drop::BadUdpLength.into(),
         ),
         (

@@ -41,6 +41,9 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     /// The verdict for a packet that is malformed or that the pipeline leaves to the kernel.
     fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict>;
 
+    /// The TTL or hop limit of the header at `offset`; `None` when the frame ends before.
+    fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8>;
+
     /// Writes new addresses, decrements the TTL and, where the header has one, brings its checksum up to date by
     /// `delta`, which accounts for both.
     ///
@@ -113,6 +116,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8> {
+        Some(ipv4::Header(packet.window(offset)?).ttl())
+    }
+
+    #[inline(always)]
     fn rewrite<P: Packet>(
         packet: &mut P,
         offset: usize,
@@ -174,6 +182,11 @@ impl Family for V6 {
     #[inline(always)]
     fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict> {
         parse::ipv6(packet, offset)
+    }
+
+    #[inline(always)]
+    fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8> {
+        Some(ipv6::Header(packet.window(offset)?).hop_limit())
     }
 
     #[inline(always)]

@@ -38,6 +38,8 @@ pub struct Opening<F: Family> {
     pub flags: u8,
     /// Whether it was VLAN-tagged.
     pub tagged: bool,
+    /// Whether its TTL ends here.
+    pub expired: bool,
 }
 
 /// Why no connection was opened.
@@ -99,6 +101,10 @@ pub fn open<F: Family, T: Tables<F>>(tables: &T, opening: &Opening<F>) -> Result
     let service = image::find(&image, &opening.tuple, interface).ok_or(Refusal::NoService)?;
     if !flow::is_opening(opening.tuple.ports.protocol(), opening.flags) {
         return Err(Refusal::Drop(Drop::NoConnection));
+    }
+    // It will not be sent on, so it must not take a turn, a port and room: a traceroute to a service would.
+    if opening.expired {
+        return Err(Refusal::Drop(Drop::TtlExceeded));
     }
     let service = image::service(&image, service).ok_or(Refusal::Drop(Drop::NotReady))?;
     claim(tables, &image, &service, opening).map_err(|reason| {

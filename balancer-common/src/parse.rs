@@ -309,6 +309,10 @@ impl Walked {
 fn walk_extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u16) -> u64 {
     let mut skipped = 0_u16;
     for _ in 0..MAX_EXTENSION_HEADERS {
+        // Before the window: what follows the last of them may be shorter, or nothing (RFC 8200, section 4.7).
+        if !is_extension(next) {
+            break;
+        }
         let Some(header) = packet.window::<8>(start + usize::from(skipped & 0x3fff)) else {
             return Walked::BAD;
         };

@@ -104,6 +104,7 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
         back: Hop::back(interface, packet.window(0).ok_or(Drop::Truncated)?),
         flags: headers.flags,
         tagged: l2.is_tagged(),
+        expired: F::ttl(packet, headers.l3).ok_or(Drop::Truncated)? <= 1,
     })?;
     Ok(tables.flow(&headers.tuple).ok_or(Drop::NotReady)?)
 }

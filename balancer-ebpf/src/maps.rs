@@ -8,7 +8,9 @@ use core::ptr;
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_NOEXIST, bpf_fib_lookup as FibParameters};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
+};
 use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
     BackendStats, Globals, Identity, MAX_BACKENDS, MAX_SERVICES, Path, ServiceStats, Stats,
@@ -49,6 +51,8 @@ static BACKEND_STATS: PerCpuArray<BackendStats, { MAX_BACKENDS as usize }> = Per
 #[btf_map]
 static SERVICE_STATS: PerCpuArray<ServiceStats, { MAX_SERVICES as usize }> = PerCpuArray::new();
 #[btf_map]
+static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
+#[btf_map]
 static SCRATCH_V4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
 #[btf_map]
 static SCRATCH_V6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
@@ -56,6 +60,15 @@ static SCRATCH_V6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
 static SERVICES: Array<Identity, { MAX_SERVICES as usize }> = Array::new();
 #[btf_map]
 static BACKENDS: Array<Identity, { MAX_BACKENDS as usize }> = Array::new();
+
+/// The time as it was last asked for. The coarse clock moves when jiffies do, and those can be read by one load, while
+/// to ask the clock costs as much as a lookup in a hash. (On another CPU the one can be seen to move a little before
+/// the other: a tick is then late by a jiffy.)
+#[repr(C)]
+pub struct Clock {
+    jiffies: u64,
+    nanoseconds: u64,
+}
 
 /// What one packet needs for a moment and the stack of 512 bytes has no room for.
 #[repr(C)]
@@ -270,8 +283,19 @@ impl<F: FamilyMaps> Tables<F> for Maps {
 
     #[inline(always)]
     fn now(&self) -> Tick {
-        // SAFETY: the helper takes nothing.
-        Tick::from_nanoseconds(unsafe { bpf_ktime_get_coarse_ns() })
+        let Some(clock) = CLOCK.get_ptr_mut(0) else {
+            return Tick(0);
+        };
+        // SAFETY: this CPU's own value; the helpers take nothing.
+        let nanoseconds = unsafe {
+            let jiffies = bpf_jiffies64();
+            if (*clock).jiffies != jiffies {
+                (*clock).nanoseconds = bpf_ktime_get_coarse_ns();
+                (*clock).jiffies = jiffies;
+            }
+            (*clock).nanoseconds
+        };
+        Tick::from_nanoseconds(nanoseconds)
     }
 
     #[inline(always)]

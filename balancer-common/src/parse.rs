@@ -7,7 +7,7 @@ use crate::checksum::fold;
 use crate::family::{Family, V4, V6};
 use crate::packet::Packet;
 use crate::tuple::{PortsProtocol, Tuple};
-use crate::verdict::{Drop, Pass, Verdict};
+use crate::verdict::{Drop, Exit, Pass};
 use crate::wire::{self, ETHERNET, ethertype, ipv4, ipv6, protocol, tcp, u16_at, u32_at};
 
 /// How many extension headers an IPv6 packet may have (RFC 8504, section 5.3 lets a node set a limit).
@@ -66,7 +66,7 @@ pub struct Headers<F: Family> {
 /// # Errors
 /// [`Drop::Truncated`]; [`Pass::NotUnicast`] for group addresses.
 #[inline(always)]
-pub fn ethernet<P: Packet + ?Sized>(packet: &P) -> Result<L2, Verdict> {
+pub fn ethernet<P: Packet + ?Sized>(packet: &P) -> Result<L2, Exit> {
     let header: &[u8; ETHERNET] = packet.window(0).ok_or(Drop::Truncated)?;
     if header[0] & 1 != 0 {
         return Err(Pass::NotUnicast.into());
@@ -91,7 +91,7 @@ fn is_tag(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<L2, Verdict> {
+fn tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<L2, Exit> {
     let tag: &[u8; 4] = packet.window(offset).ok_or(Drop::Truncated)?;
     Ok(L2 {
         ethertype: u16_at(tag, 2),
@@ -101,7 +101,7 @@ fn tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<L2, Verdict> {
 
 /// Reads an IPv4 header.
 #[inline(always)]
-pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Verdict> {
+pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Exit> {
     let header = ipv4::Header(packet.window(offset).ok_or(Drop::Truncated)?);
     if header.version() != 4 {
         return Err(Drop::BadVersion.into());
@@ -220,7 +220,7 @@ fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
 
 /// Reads an IPv6 header and its extension headers.
 #[inline(always)]
-pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Verdict> {
+pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Exit> {
     let header = ipv6::Header(packet.window(offset).ok_or(Drop::Truncated)?);
     if header.version() != 6 {
         return Err(Drop::BadVersion.into());
@@ -348,7 +348,7 @@ fn walk_extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u
 /// # Errors
 /// The verdict for a packet that is malformed, or neither TCP nor UDP.
 #[inline(always)]
-pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Headers<F>, Verdict> {
+pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Headers<F>, Exit> {
     let l3 = F::parse(packet, offset)?;
     let (ports, flags) = match l3.protocol {
         protocol::TCP => tcp(packet, l3.l4, l3.payload)?,
@@ -372,7 +372,7 @@ pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Header
 }
 
 #[inline(always)]
-fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<(u32, u8), Verdict> {
+fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<(u32, u8), Exit> {
     if usize::from(payload) < tcp::LENGTH {
         return Err(Drop::BadTcpHeader.into());
     }
@@ -385,7 +385,7 @@ fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<(u32, u8), 
 }
 
 #[inline(always)]
-fn udp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<u32, Verdict> {
+fn udp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<u32, Exit> {
     if usize::from(payload) < wire::udp::LENGTH {
         return Err(Drop::BadUdpLength.into());
     }

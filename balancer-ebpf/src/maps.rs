@@ -19,10 +19,10 @@ use balancer_common::family::{Family, V4, V6};
 use balancer_common::flow::{Flow, Tick};
 use balancer_common::hop::Hop;
 use balancer_common::image::{Cell, Image};
-use balancer_common::open::{self, Opening, Refusal};
+use balancer_common::open::{self, Opening};
 use balancer_common::tables::{Refused, Tables};
 use balancer_common::tuple::Tuple;
-use balancer_common::verdict::{Drop, Verdict};
+use balancer_common::verdict::{Drop, Exit};
 
 type Flows<F> = HashMap<Tuple<F>, Flow<F>, 1>;
 type HalfOpen<F> = HashMap<Tuple<F>, u32, 1>;
@@ -117,9 +117,9 @@ fn open<F: FamilyMaps>(opening: Option<&Opening<F>>) -> u32 {
             },
             opening,
         ),
-        None => Err(Refusal::Drop(Drop::NotReady)),
+        None => Err(Drop::NotReady.into()),
     };
-    Refusal::encode(result)
+    Exit::encode(result)
 }
 
 /// The size of a FIB query, as the helper wants it.
@@ -369,14 +369,14 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn open(&self, opening: Opening<F>) -> Result<(), Refusal> {
-        let scratch = F::scratch().ok_or(Refusal::Drop(Drop::NotReady))?;
+    fn open(&self, opening: Opening<F>) -> Result<(), Exit> {
+        let scratch = F::scratch().ok_or(Drop::NotReady)?;
         // SAFETY: this CPU's own value, and nothing else uses the opening in it until this function ends.
         let opening = unsafe {
             (&raw mut (*scratch).opening).write(opening);
             &(*scratch).opening
         };
-        Refusal::decode(F::open(opening))
+        Exit::decode(F::open(opening))
     }
 
     #[inline(always)]
@@ -413,14 +413,14 @@ pub fn redirects_back() -> bool {
         .is_some_and(|globals| globals.redirects_back != 0)
 }
 
-/// Counts a frame and what it got.
+/// Counts a frame under the counter of what it got.
 #[inline(always)]
-pub fn count(verdict: Verdict) {
+pub fn count(counter: usize) {
     if let Some(stats) = STATS.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
         let stats = unsafe { &mut *stats };
         stats.received += 1;
-        if let Some(counter) = stats.verdicts.get_mut(verdict.counter()) {
+        if let Some(counter) = stats.verdicts.get_mut(counter) {
             *counter += 1;
         }
     }

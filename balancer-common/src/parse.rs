@@ -120,7 +120,7 @@ pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Exit>
     let mut sum = header.sum();
     let mut bad_option = None;
     if header_length > ipv4::LENGTH {
-        let options = options(packet, offset + ipv4::LENGTH, offset + header_length);
+        let options = packet.options(offset + ipv4::LENGTH, offset + header_length);
         sum += options & 0xffff_ffff;
         bad_option = match options >> 32 {
             OPTIONS_GOOD => None,
@@ -165,29 +165,37 @@ const OPTIONS_GOOD: u64 = 0;
 const OPTIONS_SOURCE_ROUTE: u64 = 1;
 const OPTIONS_BAD: u64 = 2;
 
-/// Walks IPv4 options from `start` to `end`, at most 40 bytes: their sum in the lower half, and in the upper whether
-/// there is a source route (RFC 7126, sections 4.3 and 4.4) or an option that overruns the header.
-#[inline(never)]
-fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
-    const END: u8 = 0;
-    const NO_OPERATION: u8 = 1;
-    const LOOSE_SOURCE_ROUTE: u8 = 131;
-    const STRICT_SOURCE_ROUTE: u8 = 137;
-    let length = end - start;
+/// Reads IPv4 options from `start` to `end`, at most 40 bytes: their sum in the lower half, and what [`options_found`]
+/// says in the upper.
+#[inline(always)]
+pub fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
+    options_sum(packet, start, end) | options_found(packet, start, end) << 32
+}
+
+/// The folded sum of IPv4 options.
+#[inline(always)]
+pub fn options_sum<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
     let mut sum = 0;
-    let mut summed = 0;
+    let mut offset = start;
     for _ in 0..10 {
-        if summed >= length {
+        if offset >= end {
             break;
         }
-        let Some(word) = packet.window::<4>(start + summed) else {
-            return OPTIONS_BAD << 32;
+        // A header that ends behind the frame was dropped before.
+        let Some(word) = packet.window::<4>(offset) else {
+            break;
         };
         sum += u64::from(u32_at(word, 0));
-        summed += 4;
+        offset += 4;
     }
-    let sum = u64::from(fold(sum));
-    let length = packet.forget(length);
+    fold(sum).into()
+}
+
+/// Walks IPv4 options: whether there is a source route (RFC 7126, sections 4.3 and 4.4) or an option that overruns the
+/// header.
+#[inline(always)]
+pub fn options_found<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
+    let length = packet.forget(end - start);
     let mut walked = 0;
     for _ in 0..40 {
         // Forgotten, since else every way through the options so far would be followed on its own.
@@ -195,27 +203,43 @@ fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
         if walked >= length {
             break;
         }
-        let offset = start + walked;
-        // With the byte before it, which is of the header: the verifier learns nothing from a window of one byte.
-        let Some([_, kind]) = packet.window::<2>(offset - 1) else {
-            return OPTIONS_BAD << 32;
-        };
-        match *kind {
-            END => break,
-            NO_OPERATION => walked += 1,
-            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return sum | OPTIONS_SOURCE_ROUTE << 32,
-            _ => {
-                let Some([_, option]) = packet.window::<2>(offset) else {
-                    return OPTIONS_BAD << 32;
-                };
-                walked += usize::from(*option);
-                if *option < 2 || walked > length {
-                    return sum | OPTIONS_BAD << 32;
-                }
-            }
+        match packet.option(start + walked) {
+            OPTION_END => break,
+            OPTION_SOURCE_ROUTE => return OPTIONS_SOURCE_ROUTE,
+            option => walked += option as usize,
+        }
+        if walked > length {
+            return OPTIONS_BAD;
         }
     }
-    sum | OPTIONS_GOOD << 32
+    OPTIONS_GOOD
+}
+
+/// There are no more options, or this one is a source route, or it has no length.
+const OPTION_END: u32 = 0;
+const OPTION_SOURCE_ROUTE: u32 = 256;
+const OPTION_BAD: u32 = 257;
+
+/// The length of the IPv4 option at `offset`, or one of the above. A bad one is longer than any header.
+#[inline(always)]
+pub fn option<P: Packet>(packet: &P, offset: usize) -> u32 {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    // With the byte before it, which is of the header: the verifier learns nothing from a window of one byte.
+    let Some([_, kind]) = packet.window::<2>(offset - 1) else {
+        return OPTION_BAD;
+    };
+    match *kind {
+        END => OPTION_END,
+        NO_OPERATION => 1,
+        LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => OPTION_SOURCE_ROUTE,
+        _ => match packet.window::<2>(offset) {
+            Some([_, length]) if *length >= 2 => (*length).into(),
+            _ => OPTION_BAD,
+        },
+    }
 }
 
 /// Reads an IPv6 header and its extension headers.
@@ -246,7 +270,7 @@ pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Exit>
     let mut next = header.next_header();
     let mut skipped = 0_u16;
     if is_extension(next) {
-        let walked = walk_extensions(packet, offset + ipv6::LENGTH, next, payload);
+        let walked = packet.extensions(offset + ipv6::LENGTH, next, payload);
         match Walked::of(walked) {
             Walked::Transport { protocol, length } => (next, skipped) = (protocol, length),
             Walked::Fragment => return Err(Pass::Fragment.into()),
@@ -305,8 +329,9 @@ impl Walked {
 }
 
 /// Walks the extension headers from `start`, of which the first is `next`, within `payload` bytes.
-#[inline(never)]
-fn walk_extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u16) -> u64 {
+/// Gives what [`Walked::of`] takes.
+#[inline(always)]
+pub fn extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u16) -> u64 {
     let mut skipped = 0_u16;
     for _ in 0..MAX_EXTENSION_HEADERS {
         let Some(header) = packet.window::<8>(start + usize::from(skipped & 0x3fff)) else {

@@ -4,6 +4,7 @@
 
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_NOEXIST, bpf_fib_lookup as FibParameters};
@@ -314,10 +315,14 @@ impl<F: FamilyMaps> Tables<F> for Maps {
 
     #[inline(never)]
     fn route(&self, addresses: &F::Pair, interface: u32) -> Option<Hop> {
-        // Words, that the compiler zeroes them by words.
-        let mut query = [0_u64; size_of::<FibParameters>() / 8];
+        let mut query = MaybeUninit::<[u64; size_of::<FibParameters>() / 8]>::uninit();
+        let query = query.as_mut_ptr().cast::<u64>();
+        for word in 0..size_of::<FibParameters>() / 8 {
+            // SAFETY: inside the array. Volatile, that it be done by words: the compiler's own way is a loop over bytes.
+            unsafe { query.add(word).write_volatile(0) };
+        }
         // SAFETY: all fields are integers, so any words are parameters; they are no less aligned.
-        let parameters = unsafe { &mut *query.as_mut_ptr().cast::<FibParameters>() };
+        let parameters = unsafe { &mut *query.cast::<FibParameters>() };
         F::query(parameters, addresses);
         parameters.ifindex = interface;
         // SAFETY: context and parameters are what the helper asks for, with the right size.
@@ -329,7 +334,6 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         // which the verifier takes for packets but not for the stack. smac is at 52, dmac at 58, ifindex at 8.
         // SAFETY: the array is on the stack and was written by the helper.
         let (one, six, seven) = unsafe {
-            let query = query.as_ptr();
             (
                 query.add(1).read_volatile(),
                 query.add(6).read_volatile(),

@@ -3,7 +3,7 @@
 //! Malformed packets are dropped under a reason of their own; what is well formed but not the pipeline's business
 //! goes to the kernel. Offsets stay small and bounded at every step, which is what the verifier wants to see.
 
-use crate::checksum::fold;
+use crate::checksum::{fold, is_whole};
 use crate::family::{Family, V4, V6};
 use crate::packet::Packet;
 use crate::tuple::{PortsProtocol, Tuple};
@@ -118,17 +118,13 @@ pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Exit>
         return Err(Drop::BadTotalLength.into());
     }
     let mut sum = header.sum();
-    let mut bad_option = None;
+    let mut found = OPTIONS_GOOD;
     if header_length > ipv4::LENGTH {
         let options = packet.options(offset + ipv4::LENGTH, offset + header_length);
         sum += options & 0xffff_ffff;
-        bad_option = match options >> 32 {
-            OPTIONS_GOOD => None,
-            OPTIONS_SOURCE_ROUTE => Some(Drop::SourceRoute),
-            _ => Some(Drop::BadOptions),
-        };
+        found = options >> 32;
     }
-    if fold(sum) != 0xffff {
+    if !is_whole(sum) {
         return Err(Drop::BadChecksum.into());
     }
     let addresses = header.addresses();
@@ -146,8 +142,10 @@ pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Exit>
     if source == destination {
         return Err(Drop::Land.into());
     }
-    if let Some(reason) = bad_option {
-        return Err(reason.into());
+    match found {
+        OPTIONS_GOOD => {}
+        OPTIONS_SOURCE_ROUTE => return Err(Drop::SourceRoute.into()),
+        _ => return Err(Drop::BadOptions.into()),
     }
     if is_fragment {
         return Err(Pass::Fragment.into());

@@ -1,6 +1,7 @@
 //! The frame of an `xdp_md`: the only packet memory that the program touches.
 
 use core::arch::asm;
+use core::ptr::NonNull;
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
@@ -26,12 +27,23 @@ impl Frame {
             end: context.data_end(),
         }
     }
+
+    /// The address of `length` bytes at `offset`, when they are all inside.
+    #[inline(always)]
+    fn inside(&self, offset: usize, length: usize) -> Option<NonNull<u8>> {
+        let start = self.start + offset;
+        if start + length > opaque(self.end) {
+            return None;
+        }
+        // SAFETY: no frame is at address 0. (Left to check that, the compiler does so for each window.)
+        Some(unsafe { NonNull::new_unchecked(start as *mut u8) })
+    }
 }
 
 /// The same value, of which the compiler knows nothing: it would take `N` off the end of the frame once, outside
 /// of a loop, but the verifier lets nobody calculate with `data_end`.
 #[inline(always)]
-fn opaque(mut value: usize) -> usize {
+pub fn opaque(mut value: usize) -> usize {
     // SAFETY: a move of a register to itself. (Of no instruction at all the kernel refuses the line information.)
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
     value
@@ -40,24 +52,18 @@ fn opaque(mut value: usize) -> usize {
 impl Packet for Frame {
     #[inline(always)]
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        let start = self.start + offset;
-        if start + N > opaque(self.end) {
-            return None;
-        }
+        let start = self.inside(offset, N)?;
         // SAFETY: the bytes from `start` to `start + N` lie between data and data_end, as compared above; the
         // verifier holds us to it. They are readable while the program runs, and an array of bytes is aligned
         // anywhere. The lifetime is that of the borrow of `self`, so no window for writing lives beside it.
-        Some(unsafe { &*(start as *const [u8; N]) })
+        Some(unsafe { start.cast().as_ref() })
     }
 
     #[inline(always)]
     fn window_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        let start = self.start + offset;
-        if start + N > opaque(self.end) {
-            return None;
-        }
+        let start = self.inside(offset, N)?;
         // SAFETY: as above, and the frame is writable and this CPU's alone.
-        Some(unsafe { &mut *(start as *mut [u8; N]) })
+        Some(unsafe { start.cast().as_mut() })
     }
 
     #[inline(always)]

@@ -136,7 +136,7 @@ pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Exit>
     if destination[0] >= 224 {
         return Err(Pass::NotUnicast.into());
     }
-    if source[0] == 0 || source[0] == 127 || source[0] >= 224 {
+    if !matches!(source[0], 1..=126 | 128..=223) {
         return Err(Drop::MartianSource.into());
     }
     if source == destination {

@@ -6,7 +6,7 @@ use core::hash::Hash;
 use crate::checksum;
 use crate::packet::Packet;
 use crate::parse::{self, L3};
-use crate::verdict::{Drop, Verdict};
+use crate::verdict::{Drop, Exit};
 use crate::wire::{ipv4, ipv6};
 
 /// An address family: its addresses and its header. Everything else is written once.
@@ -39,7 +39,7 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     ///
     /// # Errors
     /// The verdict for a packet that is malformed or that the pipeline leaves to the kernel.
-    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict>;
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Exit>;
 
     /// The TTL or hop limit of the header at `offset`; `None` when the frame ends before.
     fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8>;
@@ -54,7 +54,7 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
         offset: usize,
         new: &Self::Pair,
         delta: u16,
-    ) -> Result<(), Verdict>;
+    ) -> Result<(), Exit>;
 }
 
 /// IPv4 (RFC 791).
@@ -111,7 +111,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict> {
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Exit> {
         parse::ipv4(packet, offset)
     }
 
@@ -126,7 +126,7 @@ impl Family for V4 {
         offset: usize,
         new: &u64,
         delta: u16,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Exit> {
         let header = ipv4::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
         if header.ttl() <= 1 {
             return Err(Drop::TtlExceeded.into());
@@ -180,7 +180,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict> {
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Exit> {
         parse::ipv6(packet, offset)
     }
 
@@ -195,7 +195,7 @@ impl Family for V6 {
         offset: usize,
         new: &[u64; 4],
         _: u16,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Exit> {
         let header = ipv6::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
         if header.hop_limit() <= 1 {
             return Err(Drop::TtlExceeded.into());

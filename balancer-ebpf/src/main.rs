@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::pipeline;
-use balancer_common::verdict::Verdict;
+use balancer_common::verdict::Way;
 
 use crate::maps::Maps;
 use crate::packet::Frame;
@@ -31,18 +31,21 @@ fn balancer(context: XdpContext) -> u32 {
     let tables = Maps {
         context: context.as_ptr(),
     };
-    let verdict = pipeline::process(
+    let decision = pipeline::decide(
         &mut Frame::new(&context),
         &tables,
         context.ingress_ifindex() as u32,
     );
-    maps::count(verdict);
-    match verdict {
-        Verdict::Transmit if maps::redirects_back() => redirect(context.ingress_ifindex() as u32),
-        Verdict::Transmit => XDP_TX,
-        Verdict::Redirect(interface) => redirect(interface),
-        Verdict::Pass(_) => XDP_PASS,
-        Verdict::Drop(_) => XDP_DROP,
+    maps::count(match decision {
+        Ok(way) => way.counter(),
+        Err(exit) => exit.counter(),
+    });
+    match decision {
+        Ok(Way::Transmit) if maps::redirects_back() => redirect(context.ingress_ifindex() as u32),
+        Ok(Way::Transmit) => XDP_TX,
+        Ok(Way::Redirect(interface)) => redirect(interface),
+        Err(exit) if exit.is_drop() => XDP_DROP,
+        Err(_) => XDP_PASS,
     }
 }
 

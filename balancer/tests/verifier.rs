@@ -2,6 +2,8 @@
 //!
 //! The verifier takes the program within its budget: what it costs is printed at every run.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
 use std::time::Instant;
 
 use aya::programs::{ProgramError, Xdp};

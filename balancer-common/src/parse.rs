@@ -327,7 +327,7 @@ impl Walked {
 }
 
 /// Walks the extension headers from `start`, of which the first is `next`, within `payload` bytes.
-/// Gives what [`Walked::of`] takes.
+/// Gives what `Walked::of` takes.
 #[inline(always)]
 pub fn extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u16) -> u64 {
     let mut skipped = 0_u16;

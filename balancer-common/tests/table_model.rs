@@ -171,9 +171,17 @@ fn idle(prospect: &Prospect) -> bool {
     NOW.wrapping_sub(prospect.last_seen.0) > 1000
 }
 
+/// How often a thread is interrupted at most: `BALANCER_PREEMPTIONS`, else what is quick.
+fn preemptions() -> usize {
+    std::env::var("BALANCER_PREEMPTIONS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(2)
+}
+
 fn model(work: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound = Some(preemptions());
     model.max_branches = 10_000;
     model.check(work);
 }

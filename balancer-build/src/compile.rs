@@ -10,9 +10,6 @@ use std::{
 
 use crate::tools::Tools;
 
-/// The name of the binary in `balancer-ebpf`.
-const PROGRAM: &str = "balancer";
-
 /// The machine that the program will run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BpfTarget {
@@ -109,8 +106,8 @@ pub fn outer_target_dir(out_dir: &Path) -> Option<&Path> {
     build.parent()?.parent()
 }
 
-/// Compiles the package at `manifest` (`balancer-ebpf/Cargo.toml`) in release mode in `target_dir`, and copies the object
-/// to `out_dir`.
+/// Compiles the binary `program` of the package at `manifest` (`balancer-ebpf/Cargo.toml`) in release mode in
+/// `target_dir`, and copies the object to `out_dir`.
 ///
 /// # Errors
 ///
@@ -119,12 +116,13 @@ pub fn build_ebpf(
     tools: &Tools,
     target: &BpfTarget,
     manifest: &Path,
+    program: &str,
     target_dir: &Path,
     out_dir: &Path,
 ) -> Result<Object, BuildError> {
     let mut cargo = ebpf_cargo(tools, target, "build", manifest, target_dir);
     let output = cargo
-        .args(["--quiet", "--bin", PROGRAM])
+        .args(["--quiet", "--bin", program])
         .env("CARGO_TERM_COLOR", "never")
         .stdin(Stdio::null())
         .output()
@@ -136,8 +134,8 @@ pub fn build_ebpf(
     let built = target_dir
         .join(target.triple())
         .join("release")
-        .join(PROGRAM);
-    let path = out_dir.join(format!("{PROGRAM}.bpf.o"));
+        .join(program);
+    let path = out_dir.join(format!("{program}.bpf.o"));
     match fs::copy(&built, &path) {
         Ok(_) => Ok(Object { path, remarks }),
         Err(error) => Err(BuildError::NoObject(built, error)),

@@ -6,11 +6,13 @@
 //! the tasks both find it here. Nothing but the standard library is used, so that the build script is quick to compile.
 
 mod compile;
+mod script;
 mod tools;
 
 pub use compile::{
     BpfTarget, BuildError, Object, build_ebpf, ebpf_cargo, ebpf_target_dir, outer_target_dir,
 };
+pub use script::build_script;
 pub use tools::{
     LINKER_VERSION, MissingTools, Toolchain, ToolchainError, Tools, find_linker, find_rust_src,
     find_tools, linker_fits, local_linker, local_rust_src, tools_dir,

@@ -67,6 +67,9 @@ pub struct Globals {
     /// Raised whenever a neighbour, a link or a route changed: flows then look for their next hop again. Never 0;
     /// flows keep its lower 32 bits.
     pub hop_generation: u64,
+    /// Not 0: a frame is sent out of the interface that it came in by as out of any other, by a redirect. A veth wakes its
+    /// peer for frames transmitted from within the program (`XDP_TX`) only if there is an XDP program on the peer too.
+    pub redirects_back: u64,
 }
 
 /// The way to a backend.
@@ -155,7 +158,7 @@ impl Default for Identity {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 16);
+    assert!(size_of::<Globals>() == 24);
     assert!(size_of::<Path>() == 32);
     assert!(size_of::<Stats>() == 8 * (1 + VERDICTS));
     assert!(size_of::<BackendStats>() == 40);

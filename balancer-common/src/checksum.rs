@@ -18,6 +18,16 @@ pub const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
+/// Whether a sum of less than 2⁴⁰ folds to 0xffff, as the sum over data and checksum must.
+#[inline(always)]
+#[must_use]
+pub const fn is_whole(sum: u64) -> bool {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    // At most 0x1_00ff here, of which nothing above 0xffff folds to 0xffff.
+    sum == 0xffff
+}
+
 /// The two halves of a word, added: a partial sum that many words can be added to without overflow.
 #[inline(always)]
 #[must_use]
@@ -88,6 +98,16 @@ mod tests {
         assert_eq!(fold(word), fold(narrow));
         assert_eq!(fold(halves(word)), fold(narrow));
         assert_eq!(fold(u64::MAX), 0xffff);
+    }
+
+    #[test]
+    fn is_whole_equals_folding() {
+        for high in [0, 1, 0xfe, 0xff, 0x100, 0xffff, 0x00ff_ffff] {
+            for low in 0..=0xffff {
+                let sum = high << 16 | low;
+                assert_eq!(is_whole(sum), fold(sum) == 0xffff, "{sum:#x}");
+            }
+        }
     }
 
     #[test]

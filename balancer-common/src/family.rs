@@ -7,7 +7,7 @@ use crate::checksum;
 use crate::packet::Packet;
 use crate::parse::{self, L3};
 use crate::tuple::Tuple;
-use crate::verdict::{Drop, Verdict};
+use crate::verdict::{Drop, Exit};
 use crate::wire::{ipv4, ipv6};
 use crate::word::Word;
 
@@ -91,7 +91,10 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     ///
     /// # Errors
     /// The verdict for a packet that is malformed or that the pipeline leaves to the kernel.
-    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict>;
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Exit>;
+
+    /// The TTL or hop limit of the header at `offset`; `None` when the frame ends before.
+    fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8>;
 
     /// Writes new addresses, decrements the TTL and, where the header has one, brings its checksum up to date by
     /// `delta`, which accounts for both.
@@ -103,7 +106,7 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
         offset: usize,
         new: &Self::Pair,
         delta: u16,
-    ) -> Result<(), Verdict>;
+    ) -> Result<(), Exit>;
 }
 
 /// IPv4 (RFC 791).
@@ -166,8 +169,13 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict> {
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Exit> {
         parse::ipv4(packet, offset)
+    }
+
+    #[inline(always)]
+    fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8> {
+        Some(ipv4::Header(packet.window(offset)?).ttl())
     }
 
     #[inline(always)]
@@ -176,7 +184,7 @@ impl Family for V4 {
         offset: usize,
         new: &u64,
         delta: u16,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Exit> {
         let header = ipv4::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
         if header.ttl() <= 1 {
             return Err(Drop::TtlExceeded.into());
@@ -239,8 +247,13 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Verdict> {
+    fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3<Self>, Exit> {
         parse::ipv6(packet, offset)
+    }
+
+    #[inline(always)]
+    fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8> {
+        Some(ipv6::Header(packet.window(offset)?).hop_limit())
     }
 
     #[inline(always)]
@@ -249,7 +262,7 @@ impl Family for V6 {
         offset: usize,
         new: &[u64; 4],
         _: u16,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Exit> {
         let header = ipv6::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
         if header.hop_limit() <= 1 {
             return Err(Drop::TtlExceeded.into());

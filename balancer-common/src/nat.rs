@@ -6,7 +6,7 @@ use crate::flow::Flow;
 use crate::hop::Hop;
 use crate::packet::Packet;
 use crate::parse::Headers;
-use crate::verdict::{Drop, Verdict};
+use crate::verdict::{Drop, Exit};
 use crate::wire::{protocol, put, tcp, u16_at, udp};
 
 /// Rewrites addresses, ports, TTL, checksums and MAC addresses in place.
@@ -19,7 +19,7 @@ pub fn rewrite<F: Family, P: Packet>(
     headers: &Headers<F>,
     flow: &Flow<F>,
     hop: &Hop,
-) -> Result<(), Verdict> {
+) -> Result<(), Exit> {
     F::rewrite(packet, headers.l3, &flow.new.addresses, flow.l3_delta)?;
     let ports = flow.new.ports.wire().to_ne_bytes();
     if headers.tuple.ports.protocol() == protocol::TCP {

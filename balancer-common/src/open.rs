@@ -21,7 +21,7 @@ use crate::hop::Hop;
 use crate::image::{self, Backend, Service, SourceNat};
 use crate::tables::{Refused, Tables};
 use crate::tuple::{PortsProtocol, Tuple};
-use crate::verdict::{Drop, Pass, Verdict};
+use crate::verdict::{Drop, Exit, Pass};
 
 /// How many source ports are tried.
 const PORT_TRIES: u32 = 8;
@@ -38,54 +38,8 @@ pub struct Opening<F: Family> {
     pub flags: u8,
     /// Whether it was VLAN-tagged.
     pub tagged: bool,
-}
-
-/// Why no connection was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The packet is for no service.
-    NoService,
-    /// The packet is dropped.
-    Drop(Drop),
-}
-
-impl Refusal {
-    /// No refusal, then this one for each number from 1 on: one word, for an engine that keeps [`open`] in a
-    /// function of its own.
-    #[inline(always)]
-    #[must_use]
-    pub const fn encode(result: Result<(), Self>) -> u32 {
-        match result {
-            Ok(()) => 0,
-            Err(Self::NoService) => 1,
-            Err(Self::Drop(reason)) => 2 + reason as u32,
-        }
-    }
-
-    /// The inverse of [`Refusal::encode`].
-    ///
-    /// # Errors
-    /// The refusal that was encoded.
-    #[inline(always)]
-    pub fn decode(code: u32) -> Result<(), Self> {
-        match code {
-            0 => Ok(()),
-            1 => Err(Self::NoService),
-            _ => Err(Self::Drop(
-                Drop::from_number(code - 2).unwrap_or(Drop::NotReady),
-            )),
-        }
-    }
-}
-
-impl From<Refusal> for Verdict {
-    #[inline(always)]
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NoService => Pass::NoService.into(),
-            Refusal::Drop(reason) => reason.into(),
-        }
-    }
+    /// Whether its TTL ends here.
+    pub expired: bool,
 }
 
 /// Opens a connection if the packet is for a service.
@@ -93,17 +47,21 @@ impl From<Refusal> for Verdict {
 /// # Errors
 /// What the packet gets instead. When another CPU opened the same connection meanwhile that is no error.
 #[inline(always)]
-pub fn open<F: Family, T: Tables<F>>(tables: &T, opening: &Opening<F>) -> Result<(), Refusal> {
-    let image = tables.image().ok_or(Refusal::NoService)?;
+pub fn open<F: Family, T: Tables<F>>(tables: &T, opening: &Opening<F>) -> Result<(), Exit> {
+    let image = tables.image().ok_or(Pass::NoService)?;
     let interface = opening.back.interface();
-    let service = image::find(&image, &opening.tuple, interface).ok_or(Refusal::NoService)?;
+    let service = image::find(&image, &opening.tuple, interface).ok_or(Pass::NoService)?;
     if !flow::is_opening(opening.tuple.ports.protocol(), opening.flags) {
-        return Err(Refusal::Drop(Drop::NoConnection));
+        return Err(Drop::NoConnection.into());
     }
-    let service = image::service(&image, service).ok_or(Refusal::Drop(Drop::NotReady))?;
+    // It will not be sent on, so it must not take a turn, a port and room: a traceroute to a service would.
+    if opening.expired {
+        return Err(Drop::TtlExceeded.into());
+    }
+    let service = image::service(&image, service).ok_or(Drop::NotReady)?;
     claim(tables, &image, &service, opening).map_err(|reason| {
         tables.count_refused(service.id, reason);
-        Refusal::Drop(reason)
+        reason.into()
     })
 }
 

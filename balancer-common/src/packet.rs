@@ -1,5 +1,7 @@
 //! The frame under work.
 
+use crate::parse;
+
 /// Bounds-checked windows over an Ethernet frame.
 ///
 /// Two implementations: `xdp_md` in the XDP program, a byte slice in user space. A window is an array, so its
@@ -19,6 +21,33 @@ pub trait Packet {
     #[inline(always)]
     fn forget(&self, offset: usize) -> usize {
         offset
+    }
+
+    /// [`parse::options`], which an engine may keep in a function of its own.
+    #[inline(always)]
+    fn options(&self, start: usize, end: usize) -> u64
+    where
+        Self: Sized,
+    {
+        parse::options(self, start, end)
+    }
+
+    /// [`parse::option`] likewise.
+    #[inline(always)]
+    fn option(&self, offset: usize) -> u32
+    where
+        Self: Sized,
+    {
+        parse::option(self, offset)
+    }
+
+    /// [`parse::extensions`] likewise.
+    #[inline(always)]
+    fn extensions(&self, start: usize, next: u8, payload: u16) -> u64
+    where
+        Self: Sized,
+    {
+        parse::extensions(self, start, next, payload)
     }
 }
 

@@ -3,11 +3,11 @@
 //! Malformed packets are dropped under a reason of their own; what is well formed but not the pipeline's business
 //! goes to the kernel. Offsets stay small and bounded at every step, which is what the verifier wants to see.
 
-use crate::checksum::fold;
+use crate::checksum::{fold, is_whole};
 use crate::family::{Family, V4, V6};
 use crate::packet::Packet;
 use crate::tuple::{PortsProtocol, Tuple};
-use crate::verdict::{Drop, Pass, Verdict};
+use crate::verdict::{Drop, Exit, Pass};
 use crate::wire::{self, ETHERNET, ethertype, ipv4, ipv6, protocol, tcp, u16_at, u32_at};
 
 /// How many extension headers an IPv6 packet may have (RFC 8504, section 5.3 lets a node set a limit).
@@ -66,7 +66,7 @@ pub struct Headers<F: Family> {
 /// # Errors
 /// [`Drop::Truncated`]; [`Pass::NotUnicast`] for group addresses.
 #[inline(always)]
-pub fn ethernet<P: Packet + ?Sized>(packet: &P) -> Result<L2, Verdict> {
+pub fn ethernet<P: Packet + ?Sized>(packet: &P) -> Result<L2, Exit> {
     let header: &[u8; ETHERNET] = packet.window(0).ok_or(Drop::Truncated)?;
     if header[0] & 1 != 0 {
         return Err(Pass::NotUnicast.into());
@@ -91,7 +91,7 @@ fn is_tag(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<L2, Verdict> {
+fn tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<L2, Exit> {
     let tag: &[u8; 4] = packet.window(offset).ok_or(Drop::Truncated)?;
     Ok(L2 {
         ethertype: u16_at(tag, 2),
@@ -101,7 +101,7 @@ fn tag<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<L2, Verdict> {
 
 /// Reads an IPv4 header.
 #[inline(always)]
-pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Verdict> {
+pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Exit> {
     let header = ipv4::Header(packet.window(offset).ok_or(Drop::Truncated)?);
     if header.version() != 4 {
         return Err(Drop::BadVersion.into());
@@ -118,17 +118,13 @@ pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Verdi
         return Err(Drop::BadTotalLength.into());
     }
     let mut sum = header.sum();
-    let mut bad_option = None;
+    let mut found = OPTIONS_GOOD;
     if header_length > ipv4::LENGTH {
-        let options = options(packet, offset + ipv4::LENGTH, offset + header_length);
+        let options = packet.options(offset + ipv4::LENGTH, offset + header_length);
         sum += options & 0xffff_ffff;
-        bad_option = match options >> 32 {
-            OPTIONS_GOOD => None,
-            OPTIONS_SOURCE_ROUTE => Some(Drop::SourceRoute),
-            _ => Some(Drop::BadOptions),
-        };
+        found = options >> 32;
     }
-    if fold(sum) != 0xffff {
+    if !is_whole(sum) {
         return Err(Drop::BadChecksum.into());
     }
     let addresses = header.addresses();
@@ -140,14 +136,16 @@ pub(crate) fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<L3<V4>, Verdi
     if destination[0] >= 224 {
         return Err(Pass::NotUnicast.into());
     }
-    if source[0] == 0 || source[0] == 127 || source[0] >= 224 {
+    if !matches!(source[0], 1..=126 | 128..=223) {
         return Err(Drop::MartianSource.into());
     }
     if source == destination {
         return Err(Drop::Land.into());
     }
-    if let Some(reason) = bad_option {
-        return Err(reason.into());
+    match found {
+        OPTIONS_GOOD => {}
+        OPTIONS_SOURCE_ROUTE => return Err(Drop::SourceRoute.into()),
+        _ => return Err(Drop::BadOptions.into()),
     }
     if is_fragment {
         return Err(Pass::Fragment.into());
@@ -165,29 +163,37 @@ const OPTIONS_GOOD: u64 = 0;
 const OPTIONS_SOURCE_ROUTE: u64 = 1;
 const OPTIONS_BAD: u64 = 2;
 
-/// Walks IPv4 options from `start` to `end`, at most 40 bytes: their sum in the lower half, and in the upper whether
-/// there is a source route (RFC 7126, sections 4.3 and 4.4) or an option that overruns the header.
-#[inline(never)]
-fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
-    const END: u8 = 0;
-    const NO_OPERATION: u8 = 1;
-    const LOOSE_SOURCE_ROUTE: u8 = 131;
-    const STRICT_SOURCE_ROUTE: u8 = 137;
-    let length = end - start;
+/// Reads IPv4 options from `start` to `end`, at most 40 bytes: their sum in the lower half, and what [`options_found`]
+/// says in the upper.
+#[inline(always)]
+pub fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
+    options_sum(packet, start, end) | options_found(packet, start, end) << 32
+}
+
+/// The folded sum of IPv4 options.
+#[inline(always)]
+pub fn options_sum<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
     let mut sum = 0;
-    let mut summed = 0;
+    let mut offset = start;
     for _ in 0..10 {
-        if summed >= length {
+        if offset >= end {
             break;
         }
-        let Some(word) = packet.window::<4>(start + summed) else {
-            return OPTIONS_BAD << 32;
+        // A header that ends behind the frame was dropped before.
+        let Some(word) = packet.window::<4>(offset) else {
+            break;
         };
         sum += u64::from(u32_at(word, 0));
-        summed += 4;
+        offset += 4;
     }
-    let sum = u64::from(fold(sum));
-    let length = packet.forget(length);
+    fold(sum).into()
+}
+
+/// Walks IPv4 options: whether there is a source route (RFC 7126, sections 4.3 and 4.4) or an option that overruns the
+/// header.
+#[inline(always)]
+pub fn options_found<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
+    let length = packet.forget(end - start);
     let mut walked = 0;
     for _ in 0..40 {
         // Forgotten, since else every way through the options so far would be followed on its own.
@@ -195,32 +201,48 @@ fn options<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
         if walked >= length {
             break;
         }
-        let offset = start + walked;
-        // With the byte before it, which is of the header: the verifier learns nothing from a window of one byte.
-        let Some([_, kind]) = packet.window::<2>(offset - 1) else {
-            return OPTIONS_BAD << 32;
-        };
-        match *kind {
-            END => break,
-            NO_OPERATION => walked += 1,
-            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return sum | OPTIONS_SOURCE_ROUTE << 32,
-            _ => {
-                let Some([_, option]) = packet.window::<2>(offset) else {
-                    return OPTIONS_BAD << 32;
-                };
-                walked += usize::from(*option);
-                if *option < 2 || walked > length {
-                    return sum | OPTIONS_BAD << 32;
-                }
-            }
+        match packet.option(start + walked) {
+            OPTION_END => break,
+            OPTION_SOURCE_ROUTE => return OPTIONS_SOURCE_ROUTE,
+            option => walked += option as usize,
+        }
+        if walked > length {
+            return OPTIONS_BAD;
         }
     }
-    sum | OPTIONS_GOOD << 32
+    OPTIONS_GOOD
+}
+
+/// There are no more options, or this one is a source route, or it has no length.
+const OPTION_END: u32 = 0;
+const OPTION_SOURCE_ROUTE: u32 = 256;
+const OPTION_BAD: u32 = 257;
+
+/// The length of the IPv4 option at `offset`, or one of the above. A bad one is longer than any header.
+#[inline(always)]
+pub fn option<P: Packet>(packet: &P, offset: usize) -> u32 {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    // With the byte before it, which is of the header: the verifier learns nothing from a window of one byte.
+    let Some([_, kind]) = packet.window::<2>(offset - 1) else {
+        return OPTION_BAD;
+    };
+    match *kind {
+        END => OPTION_END,
+        NO_OPERATION => 1,
+        LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => OPTION_SOURCE_ROUTE,
+        _ => match packet.window::<2>(offset) {
+            Some([_, length]) if *length >= 2 => (*length).into(),
+            _ => OPTION_BAD,
+        },
+    }
 }
 
 /// Reads an IPv6 header and its extension headers.
 #[inline(always)]
-pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Verdict> {
+pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Exit> {
     let header = ipv6::Header(packet.window(offset).ok_or(Drop::Truncated)?);
     if header.version() != 6 {
         return Err(Drop::BadVersion.into());
@@ -246,7 +268,7 @@ pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Verdi
     let mut next = header.next_header();
     let mut skipped = 0_u16;
     if is_extension(next) {
-        let walked = walk_extensions(packet, offset + ipv6::LENGTH, next, payload);
+        let walked = packet.extensions(offset + ipv6::LENGTH, next, payload);
         match Walked::of(walked) {
             Walked::Transport { protocol, length } => (next, skipped) = (protocol, length),
             Walked::Fragment => return Err(Pass::Fragment.into()),
@@ -305,10 +327,15 @@ impl Walked {
 }
 
 /// Walks the extension headers from `start`, of which the first is `next`, within `payload` bytes.
-#[inline(never)]
-fn walk_extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u16) -> u64 {
+/// Gives what [`Walked::of`] takes.
+#[inline(always)]
+pub fn extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u16) -> u64 {
     let mut skipped = 0_u16;
     for _ in 0..MAX_EXTENSION_HEADERS {
+        // Before the window: what follows the last of them may be shorter, or nothing (RFC 8200, section 4.7).
+        if !is_extension(next) {
+            break;
+        }
         let Some(header) = packet.window::<8>(start + usize::from(skipped & 0x3fff)) else {
             return Walked::BAD;
         };
@@ -348,7 +375,7 @@ fn walk_extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u
 /// # Errors
 /// The verdict for a packet that is malformed, or neither TCP nor UDP.
 #[inline(always)]
-pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Headers<F>, Verdict> {
+pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Headers<F>, Exit> {
     let l3 = F::parse(packet, offset)?;
     let (ports, flags) = match l3.protocol {
         protocol::TCP => tcp(packet, l3.l4, l3.payload)?,
@@ -372,7 +399,7 @@ pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Header
 }
 
 #[inline(always)]
-fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<(u32, u8), Verdict> {
+fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<(u32, u8), Exit> {
     if usize::from(payload) < tcp::LENGTH {
         return Err(Drop::BadTcpHeader.into());
     }
@@ -385,7 +412,7 @@ fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<(u32, u8), 
 }
 
 #[inline(always)]
-fn udp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<u32, Verdict> {
+fn udp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<u32, Exit> {
     if usize::from(payload) < wire::udp::LENGTH {
         return Err(Drop::BadUdpLength.into());
     }

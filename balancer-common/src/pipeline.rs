@@ -16,7 +16,7 @@ use crate::packet::Packet;
 use crate::parse::{self, Headers, L2};
 use crate::tables::Tables;
 use crate::tuple::Tuple;
-use crate::verdict::{Drop, Pass, Verdict};
+use crate::verdict::{Drop, Exit, Pass, Verdict, Way};
 use crate::wire::{ethertype, protocol};
 
 /// Decides what `packet`, which came in by the interface with index `interface`, gets, and rewrites it if it is
@@ -27,13 +27,24 @@ pub fn process<P: Packet, T: Tables<V4> + Tables<V6>>(
     tables: &T,
     interface: u32,
 ) -> Verdict {
-    let verdict = parse::ethernet(packet).and_then(|l2| match l2.ethertype {
+    decide(packet, tables, interface).into()
+}
+
+/// The same, for an engine that has no use for the reason's name: a number is one word.
+///
+/// # Errors
+/// Why the packet is not sent on.
+#[inline(always)]
+pub fn decide<P: Packet, T: Tables<V4> + Tables<V6>>(
+    packet: &mut P,
+    tables: &T,
+    interface: u32,
+) -> Result<Way, Exit> {
+    let l2 = parse::ethernet(packet)?;
+    match l2.ethertype {
         ethertype::IPV4 => forward::<V4, P, T>(packet, tables, interface, l2),
         ethertype::IPV6 => forward::<V6, P, T>(packet, tables, interface, l2),
         _ => Err(Pass::NotIp.into()),
-    });
-    match verdict {
-        Ok(verdict) | Err(verdict) => verdict,
     }
 }
 
@@ -44,7 +55,7 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     interface: u32,
     l2: L2,
-) -> Result<Verdict, Verdict> {
+) -> Result<Way, Exit> {
     let headers: Headers<F> = parse::headers(packet, l2.l3)?;
     let (tuple, flags) = (&headers.tuple, headers.flags);
     let flow = match tables.flow(tuple) {
@@ -56,9 +67,9 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     flow.count(headers.length, tables.now());
     tables.count_packet(flow.backend, flow.is_reply(), headers.length);
     Ok(if hop.interface() == interface {
-        Verdict::Transmit
+        Way::Transmit
     } else {
-        Verdict::Redirect(hop.interface())
+        Way::Redirect(hop.interface())
     })
 }
 
@@ -98,12 +109,13 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
     interface: u32,
     l2: L2,
     headers: &Headers<F>,
-) -> Result<T::FlowRef<'a>, Verdict> {
+) -> Result<T::FlowRef<'a>, Exit> {
     tables.open(Opening {
         tuple: headers.tuple,
         back: Hop::back(interface, packet.window(0).ok_or(Drop::Truncated)?),
         flags: headers.flags,
         tagged: l2.is_tagged(),
+        expired: F::ttl(packet, headers.l3).ok_or(Drop::Truncated)? <= 1,
     })?;
     Ok(tables.flow(&headers.tuple).ok_or(Drop::NotReady)?)
 }

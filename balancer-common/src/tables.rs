@@ -7,8 +7,9 @@ use crate::family::Family;
 use crate::flow::{Flow, Tick};
 use crate::hop::Hop;
 use crate::image::Image;
-use crate::open::{self, Opening, Refusal};
+use crate::open::{self, Opening};
 use crate::tuple::Tuple;
+use crate::verdict::Exit;
 
 /// Why a flow was not entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub trait Tables<F: Family>: Sized {
     /// # Errors
     /// As for [`open::open`].
     #[inline(always)]
-    fn open(&self, opening: Opening<F>) -> Result<(), Refusal> {
+    fn open(&self, opening: Opening<F>) -> Result<(), Exit> {
         open::open(self, &opening)
     }
 

@@ -13,6 +13,21 @@ pub enum Verdict {
     Drop(Drop),
 }
 
+/// The way of a packet that is sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Out of the interface that it came in by.
+    Transmit,
+    /// Out of the interface with this index.
+    Redirect(u32),
+}
+
+/// Why a packet is not sent on: a [`Pass`] or a [`Drop`], as the number of its counter.
+///
+/// One word, since each place that a packet is turned away at has to load it, also for the packets that go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Exit(u32);
+
 /// Declares a fieldless enum of reasons together with their names: a reason is also its counter, so the names
 /// must exist exactly once.
 macro_rules! reasons {
@@ -27,16 +42,6 @@ macro_rules! reasons {
         impl $name {
             /// Every reason, in the order of its counter.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The reason with a number, as by `as u32`.
-            #[inline(always)]
-            #[must_use]
-            pub const fn from_number(number: u32) -> Option<Self> {
-                match number {
-                    $(number if number == Self::$variant as u32 => Some(Self::$variant),)*
-                    _ => None,
-                }
-            }
 
             /// The name in counters, documents and metrics.
             #[must_use]
@@ -116,17 +121,71 @@ reasons! {
 /// How many counters a verdict can fall under.
 pub const VERDICTS: usize = 2 + Pass::ALL.len() + Drop::ALL.len();
 
-impl Verdict {
-    /// The number of the counter it falls under, below [`VERDICTS`].
+/// The counter of the first reason to pass a packet, and to drop one; those of ways are before.
+const FIRST_PASS: u32 = 2;
+const FIRST_DROP: u32 = FIRST_PASS + Pass::ALL.len() as u32;
+
+impl Way {
+    /// The number of its counter, below [`VERDICTS`].
     #[inline(always)]
     #[must_use]
     pub const fn counter(self) -> usize {
         match self {
             Self::Transmit => 0,
             Self::Redirect(_) => 1,
-            Self::Pass(reason) => 2 + reason as usize,
-            Self::Drop(reason) => 2 + Pass::ALL.len() + reason as usize,
         }
+    }
+}
+
+impl Exit {
+    /// The number of its counter, below [`VERDICTS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Whether the packet is dropped, else it is for the kernel.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_drop(self) -> bool {
+        self.0 >= FIRST_DROP
+    }
+
+    /// One word, for an engine that keeps a part of the pipeline in a function of its own; 0 is no exit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn encode(result: Result<(), Self>) -> u32 {
+        match result {
+            Ok(()) => 0,
+            Err(exit) => exit.0,
+        }
+    }
+
+    /// The inverse of [`Exit::encode`].
+    ///
+    /// # Errors
+    /// The exit that was encoded.
+    #[inline(always)]
+    pub const fn decode(word: u32) -> Result<(), Self> {
+        match word {
+            0 => Ok(()),
+            exit => Err(Self(exit)),
+        }
+    }
+}
+
+impl From<Drop> for Exit {
+    #[inline(always)]
+    fn from(reason: Drop) -> Self {
+        Self(FIRST_DROP + reason as u32)
+    }
+}
+
+impl From<Pass> for Exit {
+    #[inline(always)]
+    fn from(reason: Pass) -> Self {
+        Self(FIRST_PASS + reason as u32)
     }
 }
 
@@ -141,6 +200,43 @@ impl From<Pass> for Verdict {
     #[inline(always)]
     fn from(reason: Pass) -> Self {
         Self::Pass(reason)
+    }
+}
+
+impl From<Exit> for Verdict {
+    fn from(exit: Exit) -> Self {
+        let passes = Pass::ALL.iter().map(|&reason| Self::Pass(reason));
+        let drops = Drop::ALL.iter().map(|&reason| Self::Drop(reason));
+        let number = exit.0.saturating_sub(FIRST_PASS) as usize;
+        // There is no other number.
+        passes
+            .chain(drops)
+            .nth(number)
+            .unwrap_or(Self::Drop(Drop::NotReady))
+    }
+}
+
+impl From<Result<Way, Exit>> for Verdict {
+    #[inline(always)]
+    fn from(decision: Result<Way, Exit>) -> Self {
+        match decision {
+            Ok(Way::Transmit) => Self::Transmit,
+            Ok(Way::Redirect(interface)) => Self::Redirect(interface),
+            Err(exit) => exit.into(),
+        }
+    }
+}
+
+impl Verdict {
+    /// The number of the counter it falls under, below [`VERDICTS`].
+    #[must_use]
+    pub fn counter(self) -> usize {
+        match self {
+            Self::Transmit => Way::Transmit.counter(),
+            Self::Redirect(interface) => Way::Redirect(interface).counter(),
+            Self::Pass(reason) => Exit::from(reason).counter(),
+            Self::Drop(reason) => Exit::from(reason).counter(),
+        }
     }
 }
 
@@ -162,5 +258,22 @@ mod tests {
             seen[verdict.counter()] = true;
         }
         assert!(seen.iter().all(|&seen| seen));
+    }
+
+    #[test]
+    fn an_exit_keeps_its_reason() {
+        for &reason in Pass::ALL {
+            let exit = Exit::from(reason);
+            assert_eq!(Verdict::from(exit), Verdict::Pass(reason));
+            assert!(!exit.is_drop());
+            assert_eq!(Exit::decode(Exit::encode(Err(exit))), Err(exit));
+        }
+        for &reason in Drop::ALL {
+            let exit = Exit::from(reason);
+            assert_eq!(Verdict::from(exit), Verdict::Drop(reason));
+            assert!(exit.is_drop());
+            assert_eq!(Exit::decode(Exit::encode(Err(exit))), Err(exit));
+        }
+        assert_eq!(Exit::decode(Exit::encode(Ok(()))), Ok(()));
     }
 }

@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::pipeline;
-use balancer_common::verdict::Verdict;
+use balancer_common::verdict::Way;
 
 use crate::maps::Maps;
 use crate::packet::Frame;
@@ -31,19 +31,29 @@ fn balancer(context: XdpContext) -> u32 {
     let tables = Maps {
         context: context.as_ptr(),
     };
-    let verdict = pipeline::process(
+    let decision = pipeline::decide(
         &mut Frame::new(&context),
         &tables,
         context.ingress_ifindex() as u32,
     );
-    maps::count(verdict);
-    match verdict {
-        Verdict::Transmit => XDP_TX,
-        // SAFETY: the helper takes any index; of one that is gone the kernel drops the frame.
-        Verdict::Redirect(interface) => unsafe { bpf_redirect(interface, 0) }.unsigned_abs() as u32,
-        Verdict::Pass(_) => XDP_PASS,
-        Verdict::Drop(_) => XDP_DROP,
+    maps::count(match decision {
+        Ok(way) => way.counter(),
+        Err(exit) => exit.counter(),
+    });
+    match decision {
+        Ok(Way::Transmit) if maps::redirects_back() => redirect(context.ingress_ifindex() as u32),
+        Ok(Way::Transmit) => XDP_TX,
+        Ok(Way::Redirect(interface)) => redirect(interface),
+        Err(exit) if exit.is_drop() => XDP_DROP,
+        Err(_) => XDP_PASS,
     }
+}
+
+/// Sends the frame out of an interface.
+#[inline(always)]
+fn redirect(interface: u32) -> u32 {
+    // SAFETY: the helper takes any index; of one that is gone the kernel drops the frame.
+    unsafe { bpf_redirect(interface, 0) }.unsigned_abs() as u32
 }
 
 /// Never reached in a program that the verifier took; a loop without an end is refused where it could be.

@@ -4,11 +4,14 @@
 
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_NOEXIST, bpf_fib_lookup as FibParameters};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
+};
 use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
     BackendStats, Globals, Identity, MAX_BACKENDS, MAX_SERVICES, Path, ServiceStats, Stats,
@@ -17,10 +20,12 @@ use balancer_common::family::{Family, V4, V6};
 use balancer_common::flow::{Flow, Tick};
 use balancer_common::hop::Hop;
 use balancer_common::image::{Cell, Image};
-use balancer_common::open::{self, Opening, Refusal};
+use balancer_common::open::{self, Opening};
 use balancer_common::tables::{Refused, Tables};
 use balancer_common::tuple::Tuple;
-use balancer_common::verdict::{Drop, Verdict};
+use balancer_common::verdict::{Drop, Exit};
+
+use crate::packet::opaque;
 
 type Flows<F> = HashMap<Tuple<F>, Flow<F>, 1>;
 type HalfOpen<F> = HashMap<Tuple<F>, u32, 1>;
@@ -49,6 +54,8 @@ static BACKEND_STATS: PerCpuArray<BackendStats, { MAX_BACKENDS as usize }> = Per
 #[btf_map]
 static SERVICE_STATS: PerCpuArray<ServiceStats, { MAX_SERVICES as usize }> = PerCpuArray::new();
 #[btf_map]
+static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
+#[btf_map]
 static SCRATCH_V4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
 #[btf_map]
 static SCRATCH_V6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
@@ -56,6 +63,15 @@ static SCRATCH_V6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
 static SERVICES: Array<Identity, { MAX_SERVICES as usize }> = Array::new();
 #[btf_map]
 static BACKENDS: Array<Identity, { MAX_BACKENDS as usize }> = Array::new();
+
+/// The time as it was last asked for. The coarse clock moves when jiffies do, and those can be read by one load, while
+/// to ask the clock costs as much as a lookup in a hash. (On another CPU the one can be seen to move a little before
+/// the other: a tick is then late by a jiffy.)
+#[repr(C)]
+pub struct Clock {
+    jiffies: u64,
+    nanoseconds: u64,
+}
 
 /// What one packet needs for a moment and the stack of 512 bytes has no room for.
 #[repr(C)]
@@ -104,9 +120,9 @@ fn open<F: FamilyMaps>(opening: Option<&Opening<F>>) -> u32 {
             },
             opening,
         ),
-        None => Err(Refusal::Drop(Drop::NotReady)),
+        None => Err(Drop::NotReady.into()),
     };
-    Refusal::encode(result)
+    Exit::encode(result)
 }
 
 /// The size of a FIB query, as the helper wants it.
@@ -270,8 +286,19 @@ impl<F: FamilyMaps> Tables<F> for Maps {
 
     #[inline(always)]
     fn now(&self) -> Tick {
-        // SAFETY: the helper takes nothing.
-        Tick::from_nanoseconds(unsafe { bpf_ktime_get_coarse_ns() })
+        let Some(clock) = CLOCK.get_ptr_mut(0) else {
+            return Tick(0);
+        };
+        // SAFETY: this CPU's own value; the helpers take nothing.
+        let nanoseconds = unsafe {
+            let jiffies = bpf_jiffies64();
+            if (*clock).jiffies != jiffies {
+                (*clock).nanoseconds = bpf_ktime_get_coarse_ns();
+                (*clock).jiffies = jiffies;
+            }
+            (*clock).nanoseconds
+        };
+        Tick::from_nanoseconds(nanoseconds)
     }
 
     #[inline(always)]
@@ -290,10 +317,14 @@ impl<F: FamilyMaps> Tables<F> for Maps {
 
     #[inline(never)]
     fn route(&self, addresses: &F::Pair, interface: u32) -> Option<Hop> {
-        // Words, that the compiler zeroes them by words.
-        let mut query = [0_u64; size_of::<FibParameters>() / 8];
+        let mut query = MaybeUninit::<[u64; size_of::<FibParameters>() / 8]>::uninit();
+        let query = query.as_mut_ptr().cast::<u64>();
+        for word in 0..size_of::<FibParameters>() / 8 {
+            // SAFETY: inside the array. Volatile, that it be done by words: the compiler's own way is a loop over bytes.
+            unsafe { query.add(word).write_volatile(0) };
+        }
         // SAFETY: all fields are integers, so any words are parameters; they are no less aligned.
-        let parameters = unsafe { &mut *query.as_mut_ptr().cast::<FibParameters>() };
+        let parameters = unsafe { &mut *query.cast::<FibParameters>() };
         F::query(parameters, addresses);
         parameters.ifindex = interface;
         // SAFETY: context and parameters are what the helper asks for, with the right size.
@@ -305,7 +336,6 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         // which the verifier takes for packets but not for the stack. smac is at 52, dmac at 58, ifindex at 8.
         // SAFETY: the array is on the stack and was written by the helper.
         let (one, six, seven) = unsafe {
-            let query = query.as_ptr();
             (
                 query.add(1).read_volatile(),
                 query.add(6).read_volatile(),
@@ -345,14 +375,16 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn open(&self, opening: Opening<F>) -> Result<(), Refusal> {
-        let scratch = F::scratch().ok_or(Refusal::Drop(Drop::NotReady))?;
+    fn open(&self, opening: Opening<F>) -> Result<(), Exit> {
+        let scratch = F::scratch().ok_or(Drop::NotReady)?;
         // SAFETY: this CPU's own value, and nothing else uses the opening in it until this function ends.
         let opening = unsafe {
             (&raw mut (*scratch).opening).write(opening);
             &(*scratch).opening
         };
-        Refusal::decode(F::open(opening))
+        // Opaque: the compiler, which sees what the function returns, would leave out the check of the counter's
+        // number that the verifier, which does not, wants to see.
+        Exit::decode(opaque(F::open(opening) as usize) as u32)
     }
 
     #[inline(always)]
@@ -381,14 +413,22 @@ fn refused(result: Result<(), i32>) -> Result<(), Refused> {
     }
 }
 
-/// Counts a frame and what it got.
+/// Whether to send frames back by a redirect: see [`Globals::redirects_back`].
 #[inline(always)]
-pub fn count(verdict: Verdict) {
+pub fn redirects_back() -> bool {
+    GLOBALS
+        .get(0)
+        .is_some_and(|globals| globals.redirects_back != 0)
+}
+
+/// Counts a frame under the counter of what it got.
+#[inline(always)]
+pub fn count(counter: usize) {
     if let Some(stats) = STATS.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
         let stats = unsafe { &mut *stats };
         stats.received += 1;
-        if let Some(counter) = stats.verdicts.get_mut(verdict.counter()) {
+        if let Some(counter) = stats.verdicts.get_mut(counter) {
             *counter += 1;
         }
     }

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use crate::{
     Error, Host, Result,
     error::Context,
-    namespace,
+    namespace, pins,
     process::{Running, lock},
     sys::{self, Feature},
 };
@@ -42,7 +42,7 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A set of hosts and links with names of its own, beside all other labs.
 ///
-/// Dropped, also while a test panics, it ends every process that was started in it, and takes its namespaces and its directory away.
+/// Dropped, also while a test panics, it ends every process that was started in it, and takes its namespaces, its pins and its directory away.
 #[derive(Debug)]
 pub struct Lab {
     shared: Arc<Shared>,
@@ -174,6 +174,11 @@ impl Lab {
         self.shared.directory()
     }
 
+    /// A path on the BPF file system for the pins of a daemon in this lab; what is there goes with the lab.
+    pub fn pin_path(&self) -> Result<PathBuf> {
+        pins::folder(self.prefix())
+    }
+
     /// A new host with its loopback device up. The name may have lower-case letters, digits and hyphens.
     pub fn host(&self, name: &str) -> Result<Host> {
         check_name(name)?;
@@ -245,9 +250,13 @@ impl Lab {
         Ok(switch)
     }
 
-    /// Takes away what labs of dead processes have left: processes, namespaces, directories. Returns the names of the last two.
+    /// Takes away what labs of dead processes have left: processes, namespaces, pins, directories. Returns the names of all but the first.
     pub fn sweep_stale() -> Result<Vec<String>> {
         let mut swept = Vec::new();
+        for name in pins::list().into_iter().filter(|name| is_stale(name)) {
+            pins::remove(&name)?;
+            swept.push(name);
+        }
         for name in namespace::list().into_iter().filter(|name| is_stale(name)) {
             namespace::remove(&name)?;
             swept.push(name);
@@ -284,6 +293,9 @@ impl Drop for Lab {
             {
                 eprintln!("{error}");
             }
+        }
+        if let Err(error) = pins::remove(self.prefix()) {
+            eprintln!("{error}");
         }
         let names: BTreeSet<_> = lock(&self.hosts)
             .iter()

@@ -37,6 +37,7 @@ mod host;
 mod http;
 mod lab;
 mod namespace;
+mod pins;
 mod process;
 mod raw;
 mod server;

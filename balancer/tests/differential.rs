@@ -1,5 +1,5 @@
-//! The two engines do the same: the pipeline in user space and the compiled program under `BPF_PROG_TEST_RUN` get the
-//! same frames, and verdict, bytes, counters and tables must be alike.
+//! The two engines do the same with frames that chance makes: the pipeline in user space and the compiled program under
+//! `BPF_PROG_TEST_RUN` get the same ones, and verdict, bytes, counters and tables must be alike.
 //!
 //! Needs root.
 
@@ -9,17 +9,14 @@ mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aya::programs::{TestRun, TestRunOptions};
-use balancer::datapath::kernel::{FamilyMaps, Kernel, Sizes};
-use balancer::datapath::memory::{FamilyTables, Memory};
-use balancer::datapath::raw::KernelFamily;
-use balancer_common::abi::Stats;
-use balancer_common::pipeline::process;
+use balancer::datapath::kernel::Sizes;
+use balancer::datapath::memory::FamilyTables;
+use balancer_common::family::Family;
 use balancer_common::verdict::Verdict;
-use support::{BACKEND_SIDE, L4, frame, memory};
-
-/// The interface that a test run pretends the frame came in by: `lo`.
-const INGRESS: u32 = 1;
+use support::engines::{Engines, Setting};
+use support::frame::{checksum, tcp, udp};
+use support::place::in_the_box;
+use support::{BACKEND_MAC, BACKEND_SIDE, CLIENT_SIDE};
 
 const SERVICES: &str = r#"
 [[service]]
@@ -65,112 +62,21 @@ scheduler = "nth"
   [[service.backend]]
   address = "10.0.0.8:81"
   weight = 0
+[[service]]
+name = "inside"
+listen = "*:8001"
+protocol = "tcp"
+interface = "eth1"
+  [[service.backend]]
+  address = "10.0.0.9"
 "#;
 
-struct Engines {
-    memory: Memory,
-    kernel: Kernel,
-    stats: Stats,
-}
-
-impl Engines {
-    fn new() -> Self {
-        let memory = memory(SERVICES);
-        let sizes = Sizes {
-            connections: 65_536,
-            half_open: 65_536,
-        };
-        let mut kernel = Kernel::load(sizes, None).unwrap();
-        kernel.set_image(&memory.image).unwrap();
-        for (backend, path) in (0..).zip(&memory.paths) {
-            kernel.set_path(backend, *path).unwrap();
-        }
-        Self {
-            memory,
-            kernel,
-            stats: Stats::default(),
-        }
+/// Each connection is whole.
+fn all_are_whole<F: Family>(tables: &FamilyTables<F>) {
+    for entry in &tables.flows {
+        let peer = entry.value().peer();
+        assert!(tables.flows.contains_key(&peer), "{:?}", entry.key());
     }
-
-    /// Gives a frame to both; the rewritten frame and its verdict, which are the same.
-    fn run(&mut self, input: &[u8]) -> (Vec<u8>, Verdict) {
-        let mut ours = input.to_vec();
-        let verdict = process(&mut ours.as_mut_slice(), &self.memory, INGRESS);
-        let mut theirs = vec![0; input.len() + 64];
-        let result = self
-            .kernel
-            .program()
-            .unwrap()
-            .test_run(TestRunOptions {
-                data_in: Some(input),
-                data_out: Some(&mut theirs),
-                ..TestRunOptions::default()
-            })
-            .unwrap();
-        theirs.truncate(result.data_size_out as usize);
-        let action = match verdict {
-            Verdict::Drop(_) => 1,
-            Verdict::Pass(_) => 2,
-            Verdict::Transmit => 3,
-            Verdict::Redirect(_) => 4,
-        };
-        assert_eq!(result.return_value, action, "{verdict:?} for {input:02x?}");
-        assert_eq!(theirs, ours, "{verdict:?} for {input:02x?}");
-        self.stats.received += 1;
-        self.stats.verdicts[verdict.counter()] += 1;
-        (ours, verdict)
-    }
-
-    /// Counters and tables.
-    fn compare(&self) {
-        assert_eq!(self.kernel.stats().unwrap(), self.stats);
-        for (backend, ours) in (0..).zip(self.memory.backends.lock().unwrap().iter()) {
-            assert_eq!(
-                self.kernel.backend_stats(backend).unwrap(),
-                *ours,
-                "backend {backend}"
-            );
-        }
-        for (service, ours) in (0..).zip(self.memory.services.lock().unwrap().iter()) {
-            assert_eq!(
-                self.kernel.service_stats(service).unwrap(),
-                *ours,
-                "service {service}"
-            );
-        }
-        same_keys(&self.kernel.v4, &self.memory.v4);
-        same_keys(&self.kernel.v6, &self.memory.v6);
-        assert_eq!(
-            self.stats.received,
-            self.stats.verdicts.iter().sum::<u64>(),
-            "received is forwarded, passed and dropped"
-        );
-    }
-}
-
-/// The same tuples are entered, and each connection is whole.
-fn same_keys<F: KernelFamily>(kernel: &FamilyMaps<F>, memory: &FamilyTables<F>) {
-    let mut flows = 0;
-    kernel
-        .each_flow(|tuple, flow| {
-            flows += 1;
-            let ours = memory.flows.get(&tuple).unwrap();
-            assert_eq!(
-                (ours.new, ours.state(), ours.backend),
-                (flow.new, flow.state(), flow.backend)
-            );
-            assert!(memory.flows.contains_key(&flow.peer()));
-        })
-        .unwrap();
-    assert_eq!(flows, memory.flows.len());
-    let mut half_open = 0;
-    kernel
-        .each_half_open(|tuple, _| {
-            half_open += 1;
-            assert!(memory.half_open.contains_key(&tuple));
-        })
-        .unwrap();
-    assert_eq!(half_open, memory.half_open.len());
 }
 
 /// `SplitMix64`: the same frames for the same seed.
@@ -213,14 +119,14 @@ fn random_frame(chance: &mut Chance) -> Vec<u8> {
         )
     };
     let payload = vec![0xa5; chance.below(30) as usize];
-    let l4 = match chance.below(8) {
-        0 | 1 => L4::Udp,
-        2 | 3 => L4::Tcp("S"),
-        4 | 5 => L4::Tcp("A"),
-        6 => L4::Tcp("FA"),
-        _ => L4::Tcp("RA"),
+    let frame = match chance.below(8) {
+        0 | 1 => udp(&source, destination),
+        2 | 3 => tcp("S", &source, destination),
+        4 | 5 => tcp("A", &source, destination),
+        6 => tcp("FA", &source, destination),
+        _ => tcp("RA", &source, destination),
     };
-    frame(l4, &source, destination, &payload)
+    frame.payload(&payload).build()
 }
 
 /// Changes a frame a little, or much.
@@ -301,11 +207,7 @@ fn fix_header_checksum(frame: &mut [u8]) {
         return;
     }
     frame[24..26].fill(0);
-    let sum = frame[14..14 + length]
-        .chunks(2)
-        .map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    let sum = !balancer_common::checksum::fold(sum);
+    let sum = checksum(&frame[14..14 + length]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
@@ -335,13 +237,8 @@ fn frames() -> u64 {
         .unwrap_or(20_000)
 }
 
-#[test]
-fn both_engines_do_the_same() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("left out: loading a program needs root");
-        return;
-    }
-    let seed = std::env::var("BALANCER_SEED")
+fn seed() -> u64 {
+    std::env::var("BALANCER_SEED")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or_else(|| {
@@ -350,18 +247,51 @@ fn both_engines_do_the_same() {
                 .unwrap()
                 .subsec_nanos()
                 .into()
+        })
+}
+
+#[test]
+fn both_engines_do_the_same() {
+    in_the_box("differential", || {
+        let seed = seed();
+        println!("seed {seed} (BALANCER_SEED)");
+        let mut engines = Engines::both(Sizes {
+            connections: 65_536,
+            half_open: 65_536,
         });
-    println!("seed {seed} (BALANCER_SEED)");
-    let mut chance = Chance(seed);
-    let mut engines = Engines::new();
+        engines.set_up(&Setting {
+            services: SERVICES.to_owned(),
+            ..Setting::default()
+        });
+        let forwarded = run(&mut engines, &mut Chance(seed), seed);
+        engines.compare();
+        all_are_whole(&engines.memory.v4);
+        all_are_whole(&engines.memory.v6);
+        assert!(
+            forwarded > frames() / 4,
+            "only {forwarded} frames were forwarded"
+        );
+        let verdicts = engines.stats.verdicts.iter();
+        let kinds = verdicts.filter(|&&count| count > 0).count();
+        println!(
+            "{} frames, {forwarded} forwarded to backends, {kinds} kinds of verdicts",
+            engines.stats.received
+        );
+    });
+}
+
+/// Runs the frames and answers to them. Says how many went to backends.
+fn run(engines: &mut Engines, chance: &mut Chance, seed: u64) -> u64 {
     let mut forwarded = 0;
-    for _ in 0..frames() {
-        let mut input = random_frame(&mut chance);
+    for number in 0..frames() {
+        engines.about = format!("frame {number} of seed {seed}");
+        let mut input = random_frame(chance);
         if chance.below(4) == 0 {
-            mutate(&mut chance, &mut input);
+            mutate(chance, &mut input);
         }
-        let (output, verdict) = engines.run(&input);
-        if verdict == Verdict::Redirect(BACKEND_SIDE) {
+        let (verdict, output) = engines.run(side(chance, CLIENT_SIDE), &input);
+        let is_sent = matches!(verdict, Verdict::Transmit | Verdict::Redirect(_));
+        if is_sent && output.starts_with(&BACKEND_MAC) {
             forwarded += 1;
             // The backend answers most of what reaches it.
             if chance.below(4) > 0
@@ -370,23 +300,18 @@ fn both_engines_do_the_same() {
                 if output[12] == 8 && output[23] == 6 && output[47] == 2 {
                     reply[47] = 0x12;
                 }
-                engines.run(&reply);
+                engines.run(side(chance, BACKEND_SIDE), &reply);
             }
         }
     }
-    engines.compare();
-    assert!(
-        forwarded > frames() / 4,
-        "only {forwarded} frames were forwarded"
-    );
-    let kinds = engines
-        .stats
-        .verdicts
-        .iter()
-        .filter(|&&count| count > 0)
-        .count();
-    println!(
-        "{} frames, {forwarded} forwarded to backends, {kinds} kinds of verdicts",
-        engines.stats.received
-    );
+    forwarded
+}
+
+/// This side mostly, else the other.
+fn side(chance: &mut Chance, mostly: u32) -> u32 {
+    if chance.below(5) > 0 {
+        mostly
+    } else {
+        CLIENT_SIDE + BACKEND_SIDE - mostly
+    }
 }

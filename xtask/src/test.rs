@@ -1,7 +1,7 @@
 //! `cargo xtask test`.
 
 mod plan;
-mod privilege;
+pub mod privilege;
 mod summary;
 
 use std::{process::Command, time::Instant};

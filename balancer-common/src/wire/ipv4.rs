@@ -38,6 +38,13 @@ impl Header<'_> {
         u16_at(self.0, 6) & 0x3fff_u16.to_be() != 0
     }
 
+    /// Time to live.
+    #[inline(always)]
+    #[must_use]
+    pub fn ttl(&self) -> u8 {
+        self.0[8]
+    }
+
     /// The protocol of the payload.
     #[inline(always)]
     #[must_use]

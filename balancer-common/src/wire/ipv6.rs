@@ -30,6 +30,13 @@ impl Header<'_> {
         self.0[6]
     }
 
+    /// Hop limit.
+    #[inline(always)]
+    #[must_use]
+    pub fn hop_limit(&self) -> u8 {
+        self.0[7]
+    }
+
     /// Source and destination address.
     #[inline(always)]
     #[must_use]

@@ -51,11 +51,6 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let listener = ControlListener::bind(&config.daemon.control_socket)?;
     let pins = Arc::new(Pins::open(&config.daemon.pin_path)?);
     let adopts = !pins.links()?.is_empty();
-    for link in &links {
-        if config.datapath.interfaces.contains(&link.name) {
-            attach::check(&pins, link)?;
-        }
-    }
     surroundings::tell(&config, &netlink).await;
     let forwarding = forward(Arc::clone(&pins), config, links).await;
     if forwarding.is_err() && !adopts {
@@ -123,6 +118,11 @@ async fn forward(
         connections: config.datapath.max_connections,
         half_open: config.datapath.max_half_open,
     };
+    for link in &links {
+        if config.datapath.interfaces.contains(&link.name) {
+            attach::check(&pins, link)?;
+        }
+    }
     pins.check(sizes)?;
     let kernel = Kernel::load(sizes, Some(pins.path()))?;
     let tables = Shared::new(Tables::new(kernel, pins, config.clone())?);

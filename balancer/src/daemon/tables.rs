@@ -9,7 +9,7 @@ use balancer_common::image::Cell;
 
 use super::overrides::Overrides;
 use crate::config::Config;
-use crate::datapath::attach::{AttachError, attach};
+use crate::datapath::attach::attach;
 use crate::datapath::compile::{ServiceIds, compile};
 use crate::datapath::flows::{Swept, now};
 use crate::datapath::ids::Ids;
@@ -192,9 +192,12 @@ impl Tables {
     /// yet, under their present index.
     ///
     /// # Errors
-    /// [`AttachError`] of the first that failed; those before it are attached.
-    pub fn attach(&mut self, links: &[Link]) -> Result<(), AttachError> {
-        for name in self.config.datapath.interfaces.clone() {
+    /// [`AttachError`](crate::datapath::attach::AttachError) of the first that failed; those before it are attached.
+    pub fn attach(&mut self, links: &[Link]) -> anyhow::Result<()> {
+        let names = self.config.datapath.interfaces.clone();
+        let is_veth = |link: &Link| link.is_veth && names.contains(&link.name);
+        self.kernel.set_redirects_back(links.iter().any(is_veth))?;
+        for name in names {
             let Some(link) = links.iter().find(|link| link.name == name) else {
                 continue;
             };
@@ -202,13 +205,7 @@ impl Tables {
                 continue;
             }
             let mode = self.config.datapath.xdp_mode;
-            let program = self
-                .kernel
-                .program()
-                .map_err(|error| AttachError::Refused {
-                    interface: name.clone(),
-                    reason: error.to_string(),
-                })?;
+            let program = self.kernel.program()?;
             attach(program, &self.pins, link, mode)?;
             self.attached.insert(name, link.index);
         }

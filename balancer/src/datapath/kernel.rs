@@ -155,6 +155,7 @@ impl Kernel {
             let globals = Globals {
                 schema: SCHEMA.into(),
                 hop_generation: 1,
+                redirects_back: 0,
             };
             self.globals.set(0, Record(globals), 0)?;
         } else if globals.schema != u64::from(SCHEMA) {
@@ -215,6 +216,16 @@ impl Kernel {
         if globals.hop_generation as u32 == 0 {
             globals.hop_generation += 1;
         }
+        Ok(self.globals.set(0, Record(globals), 0)?)
+    }
+
+    /// Sets [`Globals::redirects_back`].
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn set_redirects_back(&mut self, redirects_back: bool) -> Result<(), KernelError> {
+        let Record(mut globals) = self.globals.get(&0, 0)?;
+        globals.redirects_back = redirects_back.into();
         Ok(self.globals.set(0, Record(globals), 0)?)
     }
 

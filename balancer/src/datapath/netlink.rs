@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
     NeighbourState,
@@ -36,8 +38,8 @@ pub struct Link {
     pub name: String,
     /// Its MAC address.
     pub mac: [u8; 6],
-    /// Whether it is up.
-    pub up: bool,
+    /// Whether it is an end of a veth pair.
+    pub is_veth: bool,
     /// The XDP program on it: its id, and whether it is native.
     pub xdp: Option<(u32, bool)>,
 }
@@ -239,7 +241,7 @@ fn link(message: LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         mac: [0; 6],
-        up: message.header.flags.contains(LinkFlags::Up),
+        is_veth: false,
         xdp: None,
     };
     for attribute in message.attributes {
@@ -247,6 +249,9 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(address) => link.mac = address.try_into().unwrap_or_default(),
             LinkAttribute::Xdp(parts) => link.xdp = xdp(&parts),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
             _ => {}
         }
     }

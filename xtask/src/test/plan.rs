@@ -21,7 +21,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads the first lines of `*/tests/*.rs`.
+    /// Reads the first lines of `*/tests/*.rs` and `*/tests/*/main.rs`.
     pub fn of(workspace: &Workspace) -> anyhow::Result<Self> {
         let mut plan = Self::default();
         let packages = fs::read_dir(&workspace.root).context("the workspace cannot be read")?;
@@ -30,11 +30,13 @@ impl Plan {
                 continue;
             };
             for test in tests.filter_map(Result::ok) {
-                let path = test.path();
+                let named = test.path();
+                let main = named.join("main.rs");
+                let path = if main.is_file() { &main } else { &named };
                 if path.extension().is_some_and(|extension| extension == "rs") {
-                    let source = fs::read_to_string(&path)
+                    let source = fs::read_to_string(path)
                         .with_context(|| format!("{} cannot be read", path.display()))?;
-                    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                    let name = named.file_stem().unwrap_or_default().to_string_lossy();
                     plan.add(&name, &source);
                 }
             }

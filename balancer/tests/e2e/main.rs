@@ -1,0 +1,15 @@
+//! The real daemon, real servers and clients, the real kernel: what a user sees.
+//!
+//! Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
+mod control;
+mod crash;
+mod life;
+mod nat;
+mod paths;
+mod refusals;
+mod reload;
+mod schedule;
+mod site;

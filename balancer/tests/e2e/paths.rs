@@ -1,0 +1,163 @@
+//! Neighbours, links and routes change.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use balancer::control::document::BackendState;
+use balancer_lab::{Announce, KeepAlive, MacAddress, TcpEcho, WebConfig, WebServer, eventually};
+
+use crate::schedule::{backend, nth};
+use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
+
+const TO: ([u8; 4], u16) = ([192, 0, 2, 10], 7);
+
+fn site(name: &str, count: usize) -> Option<(Site, Vec<TcpEcho>)> {
+    let mut site = Site::new(name, Shape::Links, count)?;
+    let echo = site
+        .backends
+        .iter()
+        .map(|host| TcpEcho::start(host, [7]).unwrap())
+        .collect();
+    let backends: Vec<String> = (1..=count)
+        .map(|number| backend(&format!("10.0.{number}.3:7")))
+        .collect();
+    site.start(&nth("192.0.2.10:7", &backends));
+    Some((site, echo))
+}
+
+#[test]
+fn the_first_packet_to_a_flushed_neighbour_is_not_lost() {
+    let Some((site, _echo)) = site("flush", 1) else {
+        return;
+    };
+    for _ in 0..20 {
+        site.balancer.flush_neighbours("eth1").unwrap();
+        let start = Instant::now();
+        greeting(&site.client, TO.into(), None);
+        // A lost SYN would come again after a second.
+        assert!(
+            start.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[test]
+fn a_new_mac_address_is_followed_within_a_second() {
+    let Some(mut site) = Site::new("mac", Shape::Links, 1) else {
+        return;
+    };
+    let web = WebServer::start(&site.backends[0], WebConfig::default()).unwrap();
+    site.start(&nth("192.0.2.10:80", &[backend("10.0.1.3:80")]));
+    let address = SocketAddr::from(([192, 0, 2, 10], 80));
+    let mut kept = KeepAlive::connect(&site.client, address, None, SOON).unwrap();
+    kept.get("/").unwrap();
+    for last in 1..=3 {
+        site.backends[0]
+            .set_mac("eth0", MacAddress([2, 0, 0, 0, 9, last]), Announce::Yes)
+            .unwrap();
+        let start = Instant::now();
+        site.curl("http://192.0.2.10/").unwrap();
+        kept.get("/").unwrap();
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+    drop(web);
+}
+
+#[test]
+fn a_backend_that_is_not_there_yet_joins_when_it_comes() {
+    let Some(mut site) = Site::new("late", Shape::Links, 2) else {
+        return;
+    };
+    let _echo: Vec<TcpEcho> = site
+        .backends
+        .iter()
+        .map(|host| TcpEcho::start(host, [7]).unwrap())
+        .collect();
+    site.backends[1]
+        .remove_address("eth0", "10.0.2.3/24")
+        .unwrap();
+    site.start(&nth(
+        "192.0.2.10:7",
+        &[backend("10.0.1.3:7"), backend("10.0.2.3:7")],
+    ));
+    let states = || {
+        let services = site.services();
+        [services[0].backends[0].state, services[0].backends[1].state]
+    };
+    assert_eq!(states(), [BackendState::Up, BackendState::Unresolved]);
+    // The others get its connections meanwhile.
+    for _ in 0..4 {
+        assert_eq!(greeting(&site.client, TO.into(), None).0, "b1");
+    }
+    site.backends[1].address("eth0", "10.0.2.3/24").unwrap();
+    site.backends[1].default_route("10.0.2.1").unwrap();
+    eventually("the backend to be resolved", PATIENCE, || {
+        states() == [BackendState::Up; 2]
+    })
+    .unwrap();
+    let mut who = [0; 2].map(|_| greeting(&site.client, TO.into(), None).0);
+    who.sort();
+    assert_eq!(who, ["b1", "b2"]);
+}
+
+#[test]
+fn a_link_that_is_made_anew_is_attached_again() {
+    let Some((site, _echo)) = site("relink", 1) else {
+        return;
+    };
+    greeting(&site.client, TO.into(), None);
+    site.balancer.ip("link del eth0").unwrap();
+    site.lab
+        .link(&site.client, "eth0", &site.balancer, "eth0")
+        .unwrap();
+    site.client.address("eth0", "192.0.2.1/24").unwrap();
+    site.balancer.address("eth0", "192.0.2.10/24").unwrap();
+    eventually("the new link to be attached", PATIENCE, || {
+        site.status().interfaces.len() == 2
+    })
+    .unwrap();
+    greeting(&site.client, TO.into(), None);
+}
+
+#[test]
+fn a_route_to_backends_behind_a_router_is_followed() {
+    let Some(mut site) = Site::new("routed", Shape::Links, 2) else {
+        return;
+    };
+    // 10.9.0.1 is behind both backends; which of them is the router, the route says.
+    let _echo: Vec<TcpEcho> = site
+        .backends
+        .iter()
+        .map(|host| {
+            host.address("lo", "10.9.0.1/32").unwrap();
+            TcpEcho::start(host, [7]).unwrap()
+        })
+        .collect();
+    site.balancer.route("10.9.0.0/24", "10.0.1.3").unwrap();
+    site.start(&nth("192.0.2.10:7", &[backend("10.9.0.1:7")]));
+    assert_eq!(greeting(&site.client, TO.into(), None).0, "b1");
+    site.balancer.route("10.9.0.0/24", "10.0.2.3").unwrap();
+    eventually(
+        "the new route to be followed",
+        Duration::from_secs(1),
+        || greeting(&site.client, TO.into(), None).0 == "b2",
+    )
+    .unwrap();
+    site.balancer.ip("route del 10.9.0.0/24").unwrap();
+    eventually("the backend to be out of reach", PATIENCE, || {
+        site.services()[0].backends[0].state == BackendState::Unresolved
+    })
+    .unwrap();
+    site.balancer.route("10.9.0.0/24", "10.0.1.3").unwrap();
+    eventually("the backend to be back", PATIENCE, || {
+        site.services()[0].backends[0].state == BackendState::Up
+    })
+    .unwrap();
+    assert_eq!(greeting(&site.client, TO.into(), None).0, "b1");
+}

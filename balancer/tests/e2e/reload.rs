@@ -1,0 +1,189 @@
+//! Changing the configuration under traffic.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use balancer::control::document::{BackendState, ReloadDocument, ReloadResult};
+use balancer_lab::{KeepAlive, Nginx, Signal, TcpEcho, WebConfig, eventually};
+
+use crate::schedule::{backend, nth};
+use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
+
+const ADDRESS: ([u8; 4], u16) = ([192, 0, 2, 10], 80);
+
+#[test]
+fn connections_outlive_fifty_reloads() {
+    let Some(mut site) = Site::new("reloads", Shape::Links, 4) else {
+        return;
+    };
+    let _web: Vec<Nginx> = site
+        .backends
+        .iter()
+        .map(|host| Nginx::start(host, &WebConfig::default()).unwrap())
+        .collect();
+    let of = |numbers: &[u32]| {
+        let backends: Vec<String> = numbers
+            .iter()
+            .map(|number| backend(&format!("10.0.{number}.3:80")))
+            .collect();
+        nth("192.0.2.10:80", &backends)
+    };
+    site.start(&of(&[1, 2, 3, 4]));
+    let address = SocketAddr::from(ADDRESS);
+    let mut kept = KeepAlive::connect(&site.client, address, None, SOON).unwrap();
+    let home = kept.get("/").unwrap();
+
+    let done = AtomicBool::new(false);
+    let (made, failures) = thread::scope(|scope| {
+        let connections = scope.spawn(|| {
+            let (mut made, mut failures) = (0, Vec::new());
+            while made < 2000 || !done.load(Ordering::Relaxed) {
+                let answer = KeepAlive::connect(&site.client, address, None, SOON)
+                    .and_then(|mut connection| connection.get("/"));
+                failures.extend(answer.err().map(|error| error.to_string()));
+                made += 1;
+            }
+            (made, failures)
+        });
+        // Added, removed, reordered; the kept connection's own backend comes and goes.
+        let sets: [&[u32]; 5] = [&[2, 3], &[3, 2, 4], &[4, 1], &[1, 2, 3, 4], &[4, 3, 2, 1]];
+        for round in 0..50 {
+            site.reload(&of(sets[round % sets.len()]));
+            assert_eq!(kept.get("/").unwrap(), home, "after reload {round}");
+        }
+        done.store(true, Ordering::Relaxed);
+        connections.join().unwrap()
+    });
+    assert!(made >= 2000);
+    assert!(
+        failures.is_empty(),
+        "{} of {made}: {failures:?}",
+        failures.len()
+    );
+    let status = site.status();
+    assert_eq!((status.generation, status.reload.succeeded), (51, 50));
+    println!("{made} connections, 0 failed, over 50 reloads");
+}
+
+#[test]
+fn a_wrong_configuration_changes_nothing() {
+    let Some(mut site) = Site::new("wrong", Shape::Links, 2) else {
+        return;
+    };
+    let _echo: Vec<TcpEcho> = site
+        .backends
+        .iter()
+        .map(|host| TcpEcho::start(host, [7]).unwrap())
+        .collect();
+    let good = nth(
+        "192.0.2.10:7",
+        &[backend("10.0.1.3:7"), backend("10.0.2.3:7")],
+    );
+    site.start(&good);
+    let to = SocketAddr::from(([192, 0, 2, 10], 7));
+    let rotation = || [0; 4].map(|_| greeting(&site.client, to, None).0);
+    let before = rotation();
+    let services = site.services();
+
+    site.configure(&good.replace("scheduler", "schedular"));
+    site.daemon().kill(Signal::SIGHUP).unwrap();
+    eventually("the reload to be refused", PATIENCE, || {
+        site.status().reload.failed == 1
+    })
+    .unwrap();
+    let status = site.status();
+    assert_eq!(
+        (status.generation, status.reload.result),
+        (1, ReloadResult::Error)
+    );
+    let error = status.reload.error.unwrap();
+    assert!(
+        error.contains("lb.toml:9:1: unknown key `schedular`"),
+        "{error}"
+    );
+    assert_eq!(site.services(), services);
+    assert_eq!(rotation(), before, "nth goes on where it was");
+
+    // The tool says so too, and exits with 1.
+    let error = site.ctl(&["reload"]).unwrap_err();
+    assert!(error.contains("unknown key `schedular`"), "{error}");
+    // What needs a restart is refused as a whole.
+    site.datapath_key("max_connections = 4096");
+    site.configure(&nth("192.0.2.10:7", &[backend("10.0.1.3:7")]));
+    let error = site.ctl(&["reload"]).unwrap_err();
+    assert!(
+        error.contains("datapath.max_connections is not the same"),
+        "{error}"
+    );
+    assert_eq!(site.services()[0].backends.len(), 2);
+}
+
+#[test]
+fn a_dry_run_tells_and_changes_nothing() {
+    let Some(mut site) = Site::new("dry-run", Shape::Links, 2) else {
+        return;
+    };
+    site.start(&nth("192.0.2.10:7", &[backend("10.0.1.3:7")]));
+    site.configure(&nth(
+        "192.0.2.10:7",
+        &[backend("10.0.1.3:7"), backend("10.0.2.3:7")],
+    ));
+    let reload = site
+        .document::<ReloadDocument>(&["reload", "--dry-run"])
+        .reload;
+    assert_eq!(
+        reload.changes,
+        ["~ service web: + backend 10.0.2.3:7 weight 1"]
+    );
+    assert!(!reload.applied && reload.generation == 1 && reload.errors.is_empty());
+    assert_eq!(site.services()[0].backends.len(), 1);
+    let reload = site.document::<ReloadDocument>(&["reload"]).reload;
+    assert!(reload.applied && reload.generation == 2);
+    let states: Vec<BackendState> = site.services()[0]
+        .backends
+        .iter()
+        .map(|backend| backend.state)
+        .collect();
+    assert_eq!(states, [BackendState::Up, BackendState::Up]);
+}
+
+#[test]
+fn a_removed_backend_is_shown_until_its_last_connection_ends() {
+    let Some(mut site) = Site::new("removed", Shape::Links, 2) else {
+        return;
+    };
+    let _echo: Vec<TcpEcho> = site
+        .backends
+        .iter()
+        .map(|host| TcpEcho::start(host, [7]).unwrap())
+        .collect();
+    site.start(&nth("192.0.2.10:7", &[backend("10.0.1.3:7")]));
+    let to = SocketAddr::from(([192, 0, 2, 10], 7));
+    let held = site.client.connect(to, None, SOON).unwrap();
+    site.reload(&nth("192.0.2.10:7", &[backend("10.0.2.3:7")]));
+    assert_eq!(greeting(&site.client, to, None).0, "b2");
+    let find = || {
+        let services = site.services();
+        services[0]
+            .backends
+            .iter()
+            .find(|backend| backend.address == "10.0.1.3:7")
+            .cloned()
+    };
+    let removed = find().unwrap();
+    assert_eq!(
+        (removed.state, removed.connections_active),
+        (BackendState::Removed, 1)
+    );
+    // Back again, it is the same backend with the same counters.
+    site.reload(&nth(
+        "192.0.2.10:7",
+        &[backend("10.0.2.3:7"), backend("10.0.1.3:7")],
+    ));
+    let back = find().unwrap();
+    assert_eq!((back.state, back.connections_total), (BackendState::Up, 1));
+    site.reload(&nth("192.0.2.10:7", &[backend("10.0.2.3:7")]));
+    drop(held);
+    eventually("the removed backend to go", PATIENCE, || find().is_none()).unwrap();
+}

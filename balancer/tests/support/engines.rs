@@ -1,0 +1,450 @@
+//! The pipeline in user space and the compiled program under `BPF_PROG_TEST_RUN`, given the same frames: verdict,
+//! bytes, counters and tables must be alike.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use aya::programs::{TestRun, TestRunOptions};
+use balancer::config::{self, Config};
+use balancer::datapath::compile::{ServiceIds, compile, words};
+use balancer::datapath::kernel::{FamilyMaps, Kernel, Sizes};
+use balancer::datapath::memory::{FamilyTables, InMemory, Memory};
+use balancer::datapath::raw::{KernelFamily, flow_to_raw, tuple_to_raw};
+use balancer_common::abi::{Identity, Path, Stats};
+use balancer_common::family::{V4, V6};
+use balancer_common::flow::{Flow, Tick};
+use balancer_common::hop::Hop;
+use balancer_common::image::Cell;
+use balancer_common::pipeline::process;
+use balancer_common::tuple::{PortsProtocol, Tuple};
+use balancer_common::verdict::{Drop, Pass, Verdict};
+use balancer_common::wire::protocol;
+
+use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE};
+
+/// How many services and backends a box of these tests may have.
+const IDS: u32 = 64;
+
+/// `BPF_PROG_TEST_RUN` takes no frame that is shorter.
+pub const SHORTEST: usize = 14;
+
+/// What a box is given before its first frame.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The services, in TOML. Services and backends have ids in the order of the file.
+    pub services: String,
+    /// More keys of the section `[datapath]`.
+    pub datapath: &'static str,
+    /// The way to every backend.
+    pub hop: Hop,
+    /// The kernel's route to every client that has a connection, if there is one.
+    pub route: Option<Hop>,
+    /// The id of the first backend.
+    pub first_backend: u32,
+    /// How many entries the connection table still has, two a connection; `None`: plenty.
+    pub free_flows: Option<usize>,
+    /// How many half-open connections there is still room for.
+    pub free_half_open: Option<usize>,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            services: String::new(),
+            datapath: "",
+            hop: Hop::new(BACKEND_SIDE, BACKEND_MAC, BOX_MAC),
+            route: None,
+            first_backend: 0,
+            free_flows: None,
+            free_half_open: None,
+        }
+    }
+}
+
+/// Which ids the services and backends of a box have: the same after a reload.
+#[derive(Debug, Default)]
+struct Ids {
+    services: Vec<String>,
+    backends: Vec<(String, IpAddr, Option<u16>)>,
+    first_backend: u32,
+}
+
+impl Ids {
+    fn of(&mut self, config: &Config) -> Vec<ServiceIds> {
+        let ids = |service: &config::Service| ServiceIds {
+            service: number(&mut self.services, service.name.clone()),
+            backends: service
+                .backends
+                .iter()
+                .map(|backend| {
+                    let backend = (service.name.clone(), backend.address, backend.port);
+                    self.first_backend + number(&mut self.backends, backend)
+                })
+                .collect(),
+        };
+        config.services.iter().map(ids).collect()
+    }
+}
+
+/// The index of an item, which is put at the end if it is new.
+fn number<T: PartialEq>(items: &mut Vec<T>, item: T) -> u32 {
+    let index = items.iter().position(|it| *it == item);
+    let index = index.unwrap_or_else(|| {
+        items.push(item);
+        items.len() - 1
+    });
+    index as u32
+}
+
+/// Both engines, or the one in user space alone.
+pub struct Engines {
+    /// The one in user space.
+    pub memory: Memory,
+    kernel: Option<Kernel>,
+    ids: Ids,
+    /// What the kernel must have counted so far, boxes before this one included.
+    pub stats: Stats,
+    sizes: Sizes,
+    generation: u32,
+    occupied: [usize; 2],
+    /// What is being shown, for whoever reads of a failure.
+    pub about: String,
+}
+
+impl Engines {
+    /// The engine in user space alone.
+    pub fn in_memory(sizes: Sizes) -> Self {
+        Self {
+            memory: Memory::new(Vec::new(), 0),
+            kernel: None,
+            ids: Ids::default(),
+            stats: Stats::default(),
+            sizes,
+            generation: 1,
+            occupied: [0, 0],
+            about: String::new(),
+        }
+    }
+
+    /// Both. The calling thread has to be in the box.
+    pub fn both(sizes: Sizes) -> Self {
+        Self {
+            kernel: Some(Kernel::load(sizes, None).unwrap()),
+            ..Self::in_memory(sizes)
+        }
+    }
+
+    /// Whether frames are run in the kernel too.
+    pub fn has_kernel(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// Makes the box new.
+    pub fn set_up(&mut self, setting: &Setting) {
+        self.ids = Ids {
+            first_backend: setting.first_backend,
+            ..Ids::default()
+        };
+        self.memory = Memory::new(Vec::new(), IDS as usize);
+        self.memory.max_flows = self.sizes.connections as usize * 2;
+        self.memory.max_half_open = self.sizes.half_open as usize;
+        self.memory.route = setting.route;
+        *self.memory.hop_generation.get_mut() = self.generation;
+        if let Some(kernel) = &mut self.kernel {
+            for id in 0..IDS {
+                kernel.name_service(id, Identity::default()).unwrap();
+                kernel.name_backend(id, Identity::default()).unwrap();
+            }
+            clear(&mut kernel.v4);
+            clear(&mut kernel.v6);
+        }
+        self.load(&setting.services, setting.datapath);
+        self.set_hop(setting.hop);
+        let free = [setting.free_flows, setting.free_half_open];
+        let max = [self.memory.max_flows, self.memory.max_half_open];
+        self.occupied = [0, 1].map(|table| free[table].map_or(0, |free| max[table] - free));
+        let mut kernel = self.kernel.as_mut();
+        occupy(
+            &self.memory,
+            kernel.as_mut().map(|kernel| &mut kernel.v4),
+            self.occupied,
+        );
+        occupy(
+            &self.memory,
+            kernel.map(|kernel| &mut kernel.v6),
+            self.occupied,
+        );
+    }
+
+    /// Gives the box other services; what it knows of connections, backends and tickets stays.
+    pub fn load(&mut self, services: &str, datapath: &str) {
+        let text = format!("[datapath]\ninterfaces = [\"eth0\", \"eth1\"]\n{datapath}\n{services}");
+        let config = config::parse("test.toml", &text)
+            .unwrap_or_else(|errors| panic!("{}: {errors:?}", self.about));
+        let ids = self.ids.of(&config);
+        let source_ports = config.datapath.source_ports;
+        let image: Vec<Cell> =
+            compile(1, &config.services, &ids, source_ports, |name| match name {
+                "eth0" => Some(CLIENT_SIDE),
+                "eth1" => Some(BACKEND_SIDE),
+                _ => None,
+            });
+        if let Some(kernel) = &mut self.kernel {
+            kernel.set_image(&image).unwrap();
+        }
+        self.memory.image = image.into();
+    }
+
+    /// Sets the way to every backend, as the daemon does before it lets flows ask again.
+    pub fn set_hop(&mut self, hop: Hop) {
+        for id in 0..IDS {
+            let is_ipv6 = (self.ids.backends.get(id as usize))
+                .is_some_and(|(_, address, _)| address.is_ipv6());
+            let source = if is_ipv6 { "2001:db8:1::1" } else { "10.0.0.1" };
+            let path = Path {
+                hop,
+                source: words(source.parse().unwrap()),
+            };
+            self.memory.paths[id as usize] = path;
+            if let Some(kernel) = &mut self.kernel {
+                kernel.set_path(id, path).unwrap();
+            }
+        }
+    }
+
+    /// Makes every flow ask for its next hop again.
+    pub fn invalidate_hops(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.invalidate_hops().unwrap();
+        }
+        self.generation += 1;
+        self.memory
+            .hop_generation
+            .store(self.generation, Ordering::Relaxed);
+    }
+
+    /// Takes a flow over IPv4 out of the tables, and leaves the other direction's.
+    pub fn forget(&mut self, tuple: &Tuple<V4>) {
+        assert!(
+            self.memory.v4.flows.remove(tuple).is_some(),
+            "{}",
+            self.about
+        );
+        if let Some(kernel) = &mut self.kernel {
+            let mut flows = kernel.v4.flows().unwrap();
+            flows.remove(&tuple_to_raw(*tuple)).unwrap();
+        }
+    }
+
+    /// Gives a frame to both: their verdict and the frame as they left it, which are the same.
+    pub fn run(&mut self, interface: u32, input: &[u8]) -> (Verdict, Vec<u8>) {
+        let (verdict, ours) = self.run_in_memory(interface, input);
+        if self.kernel.is_some() && input.len() >= SHORTEST {
+            let (counter, theirs) = self.run_in_kernel(interface, input);
+            let about = &self.about;
+            assert_eq!(
+                name(counter),
+                name(verdict.counter()),
+                "{about}: the verdict in the kernel, and in user space, of {input:02x?}"
+            );
+            assert_eq!(
+                theirs, ours,
+                "{about}: out of the kernel, and of user space, with {verdict:?} for {input:02x?}"
+            );
+        }
+        (verdict, ours)
+    }
+
+    /// Gives a frame to the one in user space only.
+    pub fn run_in_memory(&mut self, interface: u32, input: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut frame = input.to_vec();
+        let verdict = process(&mut frame.as_mut_slice(), &self.memory, interface);
+        (verdict, frame)
+    }
+
+    /// Gives a frame to the one in the kernel only. Of the verdict there is the number of its counter: where to a
+    /// frame is redirected does not come out of a test run, but is in the flow's record.
+    pub fn run_in_kernel(&mut self, interface: u32, input: &[u8]) -> (usize, Vec<u8>) {
+        let kernel = self.kernel.as_mut().unwrap();
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, input.len() as u32, 0, interface, 0, 0].map(u32::to_ne_bytes);
+        let mut frame = vec![0; input.len() + 64];
+        let result = kernel
+            .program()
+            .unwrap()
+            .test_run(TestRunOptions {
+                data_in: Some(input),
+                data_out: Some(&mut frame),
+                ctx_in: Some(context.as_flattened()),
+                ..TestRunOptions::default()
+            })
+            .unwrap();
+        frame.truncate(result.data_size_out as usize);
+        let stats = kernel.stats().unwrap();
+        let about = &self.about;
+        assert_eq!(stats.received, self.stats.received + 1, "{about}: received");
+        let changed: Vec<usize> = (0..stats.verdicts.len())
+            .filter(|&verdict| stats.verdicts[verdict] != self.stats.verdicts[verdict])
+            .collect();
+        let [counter] = changed[..] else {
+            panic!("{about}: counted as {changed:?}");
+        };
+        self.stats.received += 1;
+        self.stats.verdicts[counter] += 1;
+        assert_eq!(stats, self.stats, "{about}: verdicts");
+        let action = match counter {
+            0 => 3,
+            1 => 4,
+            pass if pass < 2 + Pass::ALL.len() => 2,
+            _ => 1,
+        };
+        assert_eq!(result.return_value, action, "{about}: {}", name(counter));
+        (counter, frame)
+    }
+
+    /// How many flows were entered by frames, and how many half-open connections.
+    pub fn entered(&self) -> [usize; 2] {
+        fn of<F: InMemory>(memory: &Memory, occupied: [usize; 2]) -> [usize; 2] {
+            let tables = F::of(memory);
+            [
+                tables.flows.len() - occupied[0],
+                tables.half_open.len() - occupied[1],
+            ]
+        }
+        let v4 = of::<V4>(&self.memory, self.occupied);
+        let v6 = of::<V6>(&self.memory, self.occupied);
+        [v4[0] + v6[0], v4[1] + v6[1]]
+    }
+
+    /// What all flows have counted: packets and bytes of the original direction, then of the reply.
+    pub fn flow_counters(&self) -> [u64; 4] {
+        fn add<F: InMemory>(memory: &Memory, sum: &mut [u64; 4]) {
+            for flow in &F::of(memory).flows {
+                let direction = usize::from(flow.is_reply()) * 2;
+                sum[direction] += flow.packets.get();
+                sum[direction + 1] += flow.bytes.get();
+            }
+        }
+        let mut sum = [0; 4];
+        add::<V4>(&self.memory, &mut sum);
+        add::<V6>(&self.memory, &mut sum);
+        sum
+    }
+
+    /// Asserts that counters and tables are alike.
+    pub fn compare(&self) {
+        let Some(kernel) = &self.kernel else {
+            return;
+        };
+        let about = &self.about;
+        for (id, ours) in (0..).zip(self.memory.backends.lock().unwrap().iter()) {
+            let theirs = kernel.backend_stats(id).unwrap();
+            assert_eq!(theirs, *ours, "{about}: backend {id}");
+        }
+        for (id, ours) in (0..).zip(self.memory.services.lock().unwrap().iter()) {
+            let theirs = kernel.service_stats(id).unwrap();
+            assert_eq!(theirs, *ours, "{about}: service {id}");
+            let ours = self.memory.tickets.get(&id).map_or(0, |tickets| *tickets);
+            let theirs = kernel.tickets(id).unwrap();
+            assert_eq!(theirs, ours, "{about}: tickets of service {id}");
+        }
+        same_tables(about, &kernel.v4, &self.memory.v4);
+        same_tables(about, &kernel.v6, &self.memory.v6);
+    }
+}
+
+/// The name of a verdict by its counter.
+fn name(counter: usize) -> String {
+    let passes = Pass::ALL.iter().map(|&reason| Verdict::Pass(reason));
+    let drops = Drop::ALL.iter().map(|&reason| Verdict::Drop(reason));
+    let verdict = passes
+        .chain(drops)
+        .find(|verdict| verdict.counter() == counter);
+    match (verdict, counter) {
+        (Some(verdict), _) => format!("{verdict:?}"),
+        (None, 0) => "Transmit".to_owned(),
+        (None, _) => "Redirect".to_owned(),
+    }
+}
+
+fn clear<F: KernelFamily>(maps: &mut FamilyMaps<F>) {
+    let mut flows = Vec::new();
+    maps.each_flow(|tuple, _| flows.push(tuple)).unwrap();
+    for tuple in flows {
+        maps.flows().unwrap().remove(&tuple_to_raw(tuple)).unwrap();
+    }
+    let mut half_open = Vec::new();
+    maps.each_half_open(|tuple, _| half_open.push(tuple))
+        .unwrap();
+    for tuple in half_open {
+        maps.half_open()
+            .unwrap()
+            .remove(&tuple_to_raw(tuple))
+            .unwrap();
+    }
+}
+
+/// Enters so many flows and half-open connections of addresses that no frame can have.
+fn occupy<F: KernelFamily>(
+    memory: &Memory,
+    mut kernel: Option<&mut FamilyMaps<F>>,
+    [flows, half_open]: [usize; 2],
+) {
+    let tuple = |number: usize| {
+        let address = F::unmapped([0, (number as u64) << 32]);
+        Tuple {
+            addresses: F::pair(address, address),
+            ports: PortsProtocol::new(1, 1, protocol::TCP),
+        }
+    };
+    let flow = |tuple: &Tuple<F>| Flow::new(tuple, *tuple, Hop::default(), 0, 0, Tick(0));
+    for tuple in (0..flows).map(tuple) {
+        if let Some(kernel) = &mut kernel {
+            let mut flows = kernel.flows().unwrap();
+            flows
+                .insert(tuple_to_raw(tuple), flow_to_raw(flow(&tuple)), 0)
+                .unwrap();
+        }
+        F::of(memory).flows.insert(tuple, flow(&tuple).into());
+    }
+    for tuple in (0..half_open).map(tuple) {
+        if let Some(kernel) = &mut kernel {
+            let mut half_open = kernel.half_open().unwrap();
+            half_open.insert(tuple_to_raw(tuple), 0, 0).unwrap();
+        }
+        F::of(memory).half_open.insert(tuple, 0);
+    }
+}
+
+/// The same tuples are entered, with the same records but for the times.
+fn same_tables<F: KernelFamily>(about: &str, kernel: &FamilyMaps<F>, memory: &FamilyTables<F>) {
+    let mut flows = 0;
+    kernel
+        .each_flow(|tuple, theirs| {
+            flows += 1;
+            let ours = memory.flows.get(&tuple);
+            let ours = ours.unwrap_or_else(|| panic!("{about}: only the kernel has {tuple:?}"));
+            assert_eq!(record(&theirs), record(&ours), "{about}: flow {tuple:?}");
+        })
+        .unwrap();
+    assert_eq!(flows, memory.flows.len(), "{about}: flows");
+    let mut half_open = 0;
+    kernel
+        .each_half_open(|tuple, _| {
+            half_open += 1;
+            assert!(
+                memory.half_open.contains_key(&tuple),
+                "{about}: only in the kernel {tuple:?} is half-open"
+            );
+        })
+        .unwrap();
+    assert_eq!(half_open, memory.half_open.len(), "{about}: half-open");
+}
+
+/// What is the same in a flow's record on both engines.
+fn record<F: KernelFamily>(flow: &Flow<F>) -> impl PartialEq + std::fmt::Debug {
+    let counters = [flow.packets.get(), flow.bytes.get()];
+    let deltas = [flow.l3_delta, flow.l4_delta];
+    let state = flow.state();
+    (flow.new, flow.hop(), state, flow.backend, counters, deltas)
+}

@@ -1,0 +1,94 @@
+//! The table of packet vectors, on the pipeline in user space.
+
+mod support;
+mod table;
+
+use std::collections::HashSet;
+
+use balancer::datapath::kernel::Sizes;
+use balancer_common::verdict::{Drop, Pass, Verdict};
+use support::engines::Engines;
+use support::frame::{tcp, udp};
+use support::vector::run_all;
+use support::{BACKEND_SIDE, properties};
+
+/// Verdicts that no frame can bring about, and why.
+const NEVER: &[(Verdict, &str)] = &[];
+
+fn engines() -> Engines {
+    Engines::in_memory(Sizes {
+        connections: 1024,
+        half_open: 1024,
+    })
+}
+
+#[test]
+fn every_vector_holds_in_user_space() {
+    run_all(&table::all(), &mut engines());
+}
+
+#[test]
+fn every_vector_has_a_name_of_its_own() {
+    let mut seen = HashSet::new();
+    for vector in table::all() {
+        assert!(seen.insert(vector.name), "{}", vector.name);
+    }
+}
+
+#[test]
+fn every_verdict_has_a_vector() {
+    let reached: HashSet<usize> = table::all()
+        .iter()
+        .flat_map(|vector| vector.verdicts().map(Verdict::counter).collect::<Vec<_>>())
+        .collect();
+    let passes = Pass::ALL.iter().map(|&reason| reason.into());
+    let drops = Drop::ALL.iter().map(|&reason| reason.into());
+    let sent = [Verdict::Transmit, Verdict::Redirect(BACKEND_SIDE)];
+    for verdict in sent.into_iter().chain(passes).chain(drops) {
+        let excuse = NEVER.iter().find(|(its, _)| *its == verdict);
+        match (reached.contains(&verdict.counter()), excuse) {
+            (true, None) => {}
+            (true, Some((_, why))) => panic!("{verdict:?} is reached, although: {why}"),
+            (false, Some((_, why))) => println!("{verdict:?} is not reached: {why}"),
+            (false, None) => {
+                panic!("no vector shows {verdict:?}: write one, or say in NEVER why none can")
+            }
+        }
+    }
+}
+
+/// The frames that all is compared with are what another parser takes for right.
+#[test]
+fn frames_are_well_formed() {
+    let frames = [
+        tcp("S", "198.51.100.7:4000", "192.0.2.10:80").tcp_options(&[2, 4, 5, 0xb4]),
+        tcp("PA", "[2001:db8::7]:4000", "[2001:db8::10]:80").payload(b"odd"),
+        udp("198.51.100.7:4000", "192.0.2.10:80")
+            .options(&[148, 4, 0, 0])
+            .payload(b"even"),
+        udp("[2001:db8::7]:4000", "[2001:db8::10]:80")
+            .tag(0x88a8, 7)
+            .tag(0x8100, 5)
+            .extension(0, &[0, 0, 1, 4, 0, 0, 0, 0])
+            .extension(60, &[0, 0, 1, 4, 0, 0, 0, 0])
+            .payload(b"odd"),
+    ];
+    for frame in frames {
+        let (source, destination) = properties::ends(&frame.build());
+        assert_eq!((source.port(), destination.port()), (4000, 80));
+    }
+}
+
+#[test]
+fn no_tuple_is_given_twice() {
+    properties::no_tuple_is_given_twice(&mut engines(), |engines, interface, frame| {
+        engines.run_in_memory(interface, frame).1
+    });
+}
+
+#[test]
+fn random_gives_each_its_share() {
+    properties::random_gives_each_its_share(&mut engines(), |engines, interface, frame| {
+        engines.run_in_memory(interface, frame).1
+    });
+}

@@ -1,0 +1,36 @@
+//! The table of packet vectors, on both engines: the compiled program does what the table says, and what the pipeline
+//! in user space does, byte for byte.
+//!
+//! Needs root.
+
+mod support;
+mod table;
+
+use balancer::datapath::kernel::Sizes;
+use support::engines::Engines;
+use support::place::in_the_box;
+use support::properties;
+use support::vector::run_all;
+
+fn engines() -> Engines {
+    Engines::both(Sizes {
+        connections: 1024,
+        half_open: 1024,
+    })
+}
+
+#[test]
+fn every_vector_holds_on_both_engines() {
+    in_the_box("vectors", || run_all(&table::all(), &mut engines()));
+}
+
+#[test]
+fn what_holds_of_many_frames_holds_in_the_kernel() {
+    in_the_box("properties", || {
+        let mut engines = engines();
+        let run: properties::Run =
+            |engines, interface, frame| engines.run_in_kernel(interface, frame).1;
+        properties::no_tuple_is_given_twice(&mut engines, run);
+        properties::random_gives_each_its_share(&mut engines, run);
+    });
+}

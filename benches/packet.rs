@@ -1,0 +1,309 @@
+//! What a packet costs, in nanoseconds, without what it takes to measure it.
+//!
+//! ```text
+//! cargo bench -p balancer-bench                      all
+//! cargo bench -p balancer-bench -- xdp/v4            those whose names have this in them
+//! BALANCER_FLOWS=1,131072 cargo bench …              with other numbers of connections
+//! ```
+//!
+//! `xdp/…` is the XDP program under the kernel's test run and needs root; `memory/…` is the pipeline in user space.
+//! Before a case is measured, its frames go through both engines, which must agree on every byte, and the program's
+//! counters must say that each run got the verdict that the case is about; and they must say so again afterwards.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use balancer::datapath::kernel::{FamilyMaps, Kernel};
+use balancer::datapath::memory::Memory;
+use balancer::datapath::raw::KernelFamily;
+use balancer_bench::net::{Sample, Samples, thread_time};
+use balancer_bench::scene::{Control, ELSEWHERE, INGRESS, Scene, Version, action, tcp};
+use balancer_bench::wrapper::Wrapper;
+use balancer_common::pipeline::process;
+use balancer_common::verdict::{Drop, Pass, Verdict};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode};
+
+/// How many runs a sample has, whatever criterion asks for: the kernel takes milliseconds to prepare a test run (the
+/// program enters a dispatcher, for which it waits for all CPUs), so few runs at a time would take for ever.
+const RUNS: u32 = 300_000;
+
+/// Frames, and what becomes of them.
+struct Case {
+    name: String,
+    version: Version,
+    frames: Vec<Vec<u8>>,
+    verdict: Verdict,
+}
+
+fn main() -> anyhow::Result<()> {
+    let counts = flow_counts()?;
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        eprintln!("left out: the XDP program's part needs root");
+    }
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let mut scene = Scene::new(most.max(65_536), is_root)?;
+    let cases = cases(&mut scene, &counts)?;
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
+    let mut lines = Vec::new();
+    for engine in ["xdp", "memory"] {
+        let mut group = criterion.benchmark_group(engine);
+        group.sampling_mode(SamplingMode::Flat);
+        for case in &cases {
+            let samples = match (engine, &mut scene.kernel) {
+                ("memory", _) => in_user_space(&mut group, case, &scene.memory)?,
+                (_, Some(kernel)) => in_kernel(&mut group, case, &scene.memory, kernel)?,
+                _ => continue,
+            };
+            if let Some(summary) = samples.summary() {
+                lines.push(format!(
+                    "{:26} {:8.1} {:8.1} {:10.1}",
+                    format!("{engine}/{}", case.name),
+                    summary.least,
+                    summary.median,
+                    summary.wrapper,
+                ));
+            }
+        }
+    }
+    criterion.final_summary();
+    println!("ns a packet, net               least   median  (wrapper)");
+    println!("{}", lines.join("\n"));
+    Ok(())
+}
+
+/// How many connections to have packets of: `BALANCER_FLOWS`, numbers with commas.
+fn flow_counts() -> anyhow::Result<Vec<u32>> {
+    let text = std::env::var("BALANCER_FLOWS").unwrap_or_else(|_| "1,1024".to_owned());
+    text.split(',')
+        .map(|count| count.trim().parse().context("BALANCER_FLOWS"))
+        .collect()
+}
+
+fn cases(scene: &mut Scene, counts: &[u32]) -> anyhow::Result<Vec<Case>> {
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let mut cases = Vec::new();
+    for (version, family) in [(Version::V4, "v4"), (Version::V6, "v6")] {
+        let mut connections = Vec::new();
+        for index in 0..most {
+            connections.push(scene.connect(version, 80, index)?);
+        }
+        for &count in counts {
+            // Not in the order in which they were entered: their elements would lie in sequence in memory.
+            let mut of_this: Vec<_> = connections.iter().take(count as usize).collect();
+            shuffle(&mut of_this);
+            for (direction, name) in [(0, "original"), (1, "reply")] {
+                cases.push(Case {
+                    name: format!("{family}/{name}/{count}"),
+                    version,
+                    frames: of_this.iter().map(|both| both[direction].clone()).collect(),
+                    verdict: Verdict::Transmit,
+                });
+            }
+        }
+        let [original, _] = scene.connect(version, 81, 0)?;
+        cases.push(Case {
+            name: format!("{family}/redirect/1"),
+            version,
+            frames: vec![original],
+            verdict: Verdict::Redirect(ELSEWHERE),
+        });
+        let (client, other) = match version {
+            Version::V4 => ("198.18.0.1:2000", "192.0.2.10:9999"),
+            Version::V6 => ("[2001:db8:2::1]:2000", "[2001:db8::10]:9999"),
+        };
+        let frame = tcp(client.parse()?, other.parse()?, Control::Ack);
+        let mut malformed = frame.clone();
+        let reason = match version {
+            Version::V4 => Drop::BadChecksum,
+            Version::V6 => Drop::BadTotalLength,
+        };
+        // The header's checksum of IPv4; the payload length of IPv6.
+        malformed[if version == Version::V4 { 24 } else { 18 }] ^= 0xff;
+        for (name, frame, verdict) in [
+            ("no_service", frame, Verdict::Pass(Pass::NoService)),
+            ("malformed", malformed, Verdict::Drop(reason)),
+        ] {
+            cases.push(Case {
+                name: format!("{family}/{name}"),
+                version,
+                frames: vec![frame],
+                verdict,
+            });
+        }
+    }
+    Ok(cases)
+}
+
+/// Another order, always the same.
+fn shuffle<T>(items: &mut [T]) {
+    let mut state = 1_u64;
+    for last in (1..items.len()).rev() {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        items.swap(last, (state >> 33) as usize % (last + 1));
+    }
+}
+
+/// Measures the XDP program.
+fn in_kernel(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    case: &Case,
+    memory: &Memory,
+    kernel: &mut Kernel,
+) -> anyhow::Result<Samples> {
+    let fd = kernel.program()?.fd()?.try_clone()?;
+    let mut target = Wrapper::new(Some(&fd), case.version, &case.frames)?;
+    let mut reply = Wrapper::new(None, case.version, &case.frames)?;
+    prove(case, memory, kernel, &mut target)
+        .with_context(|| format!("{} does not do what it says", case.name))?;
+    let before = kernel.stats()?;
+    let samples = sample(group, case, || {
+        Ok(Sample {
+            runs: RUNS,
+            gross: target.time(RUNS)?,
+            wrapper: reply.time(RUNS)?,
+        })
+    })?;
+    let after = kernel.stats()?;
+    let counter = case.verdict.counter();
+    ensure!(
+        after.verdicts[counter] - before.verdicts[counter] == samples.runs(),
+        "{}: not every run was a {:?}",
+        case.name,
+        case.verdict
+    );
+    Ok(samples)
+}
+
+/// Lets the program have each flow some times, and compares all that can be seen with what the case is about.
+fn prove(
+    case: &Case,
+    memory: &Memory,
+    kernel: &Kernel,
+    target: &mut Wrapper,
+) -> anyhow::Result<()> {
+    let flows = case.frames.len();
+    // The last round is not a whole one, so that it matters which flow comes when.
+    let runs = flows * 3 + flows.div_ceil(2);
+    let before = (kernel.stats()?, packets(kernel, case.version)?);
+    let outcome = target.run(runs as u32)?;
+    let after = (kernel.stats()?, packets(kernel, case.version)?);
+
+    let mut expected = case.frames[(runs - 1) % flows].clone();
+    let input = expected.clone();
+    let verdict = process(&mut expected.as_mut_slice(), memory, INGRESS);
+    ensure!(verdict == case.verdict, "the pipeline says {verdict:?}");
+    ensure!(
+        outcome.action == action(verdict),
+        "the program's action is {}",
+        outcome.action
+    );
+    ensure!(
+        outcome.output.starts_with(&expected),
+        "the program's frame is not the pipeline's"
+    );
+    let forwards = matches!(verdict, Verdict::Transmit | Verdict::Redirect(_));
+    ensure!(
+        (input != expected) == forwards,
+        "what is forwarded is rewritten, and nothing else"
+    );
+    let counter = verdict.counter();
+    let such = after.0.verdicts[counter] - before.0.verdicts[counter];
+    ensure!(
+        such == runs as u64,
+        "{such} of {runs} runs were counted as {verdict:?}"
+    );
+    let changes: Vec<_> = after
+        .1
+        .iter()
+        .zip(&before.1)
+        .map(|(after, before)| after - before)
+        .filter(|&change| change > 0)
+        .collect();
+    let (of, each) = if forwards { (flows, 3..=4) } else { (0, 0..=0) };
+    ensure!(
+        changes.len() == of
+            && changes.iter().all(|change| each.contains(change))
+            && changes.iter().sum::<u64>() == if forwards { runs as u64 } else { 0 },
+        "the counters of {} flows have changed, for {runs} runs over {of} flows",
+        changes.len()
+    );
+    Ok(())
+}
+
+/// The packet counters of all flows, ordered by their tuples.
+fn packets(kernel: &Kernel, version: Version) -> anyhow::Result<Vec<u64>> {
+    fn of<F: KernelFamily>(maps: &FamilyMaps<F>) -> anyhow::Result<Vec<u64>> {
+        let mut flows = Vec::new();
+        maps.each_flow(|tuple, flow| flows.push((tuple, flow.packets.get())))?;
+        flows.sort_unstable();
+        Ok(flows.into_iter().map(|(_, packets)| packets).collect())
+    }
+    match version {
+        Version::V4 => of(&kernel.v4),
+        Version::V6 => of(&kernel.v6),
+    }
+}
+
+/// Measures the pipeline in user space.
+fn in_user_space(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    case: &Case,
+    memory: &Memory,
+) -> anyhow::Result<Samples> {
+    sample(group, case, || {
+        Ok(Sample {
+            runs: RUNS,
+            gross: ring(&case.frames, |mut frame| {
+                process(&mut frame, memory, INGRESS)
+            })?,
+            wrapper: ring(&case.frames, |frame| frame.len())?,
+        })
+    })
+}
+
+/// Runs `target` [`RUNS`] times on the frames in turn, in a ring of eight, each made new seven runs before its turn: as
+/// the wrapper in the kernel does.
+fn ring<T>(frames: &[Vec<u8>], mut target: impl FnMut(&mut [u8]) -> T) -> anyhow::Result<Duration> {
+    let mut fresh = frames.iter().cycle();
+    let mut slots = [(); 8].map(|()| fresh.next().cloned().unwrap_or_default());
+    let before = thread_time()?;
+    for _ in 0..RUNS / 8 {
+        for slot in &mut slots {
+            black_box(target(slot));
+            if let Some(frame) = fresh.next() {
+                slot.copy_from_slice(black_box(frame));
+            }
+        }
+    }
+    Ok(thread_time()?.saturating_sub(before))
+}
+
+/// Has criterion take samples of `run`, and keeps them.
+fn sample(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    case: &Case,
+    mut run: impl FnMut() -> anyhow::Result<Sample>,
+) -> anyhow::Result<Samples> {
+    let mut samples = Samples::default();
+    let mut failure = None;
+    group.bench_function(&case.name, |bencher| {
+        bencher.iter_custom(|iterations| {
+            let sample = run().unwrap_or_else(|error| {
+                failure.get_or_insert(error);
+                Sample::default()
+            });
+            samples.push(sample);
+            Duration::from_secs_f64(sample.net() * f64::from(iterations as u32) / 1e9)
+        });
+    });
+    failure.map_or(Ok(samples), Err)
+}

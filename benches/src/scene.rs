@@ -1,0 +1,278 @@
+//! Services, connections through them, and their frames, the same in both engines.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, ensure};
+use aya::programs::{TestRun as _, TestRunOptions};
+use balancer::config;
+use balancer::datapath::compile::{ServiceIds, compile, words};
+use balancer::datapath::kernel::{Kernel, Sizes};
+use balancer::datapath::memory::Memory;
+use balancer_common::abi::Path;
+use balancer_common::hop::Hop;
+use balancer_common::pipeline::process;
+use balancer_common::verdict::Verdict;
+use etherparse::PacketBuilder;
+
+/// The interface that a test run pretends a frame came in by: `lo`.
+pub const INGRESS: u32 = 1;
+/// Another one, where the backends of the services on port 81 are. Nothing is sent there.
+pub const ELSEWHERE: u32 = 7;
+
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const BOX_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+const CONFIG: &str = r#"
+[datapath]
+interfaces = ["lo"]
+[[service]]
+name = "v4"
+listen = "192.0.2.10:80"
+protocol = "tcp"
+  [[service.backend]]
+  address = "10.0.0.3:8080"
+[[service]]
+name = "v4-elsewhere"
+listen = "192.0.2.10:81"
+protocol = "tcp"
+  [[service.backend]]
+  address = "10.0.0.4:8080"
+[[service]]
+name = "v6"
+listen = "[2001:db8::10]:80"
+protocol = "tcp"
+  [[service.backend]]
+  address = "[2001:db8:1::3]:8080"
+[[service]]
+name = "v6-elsewhere"
+listen = "[2001:db8::10]:81"
+protocol = "tcp"
+  [[service.backend]]
+  address = "[2001:db8:1::4]:8080"
+"#;
+
+/// 4 or 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Control bits of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The first packet of a connection.
+    Syn,
+    /// Its answer.
+    SynAck,
+    /// Any later packet.
+    Ack,
+}
+
+/// A box with four services, their connections in user space and, with root, in the kernel.
+#[derive(Debug)]
+pub struct Scene {
+    /// The tables in user space.
+    pub memory: Memory,
+    /// The program and its maps.
+    pub kernel: Option<Kernel>,
+}
+
+impl Scene {
+    /// Without connections. `connections` is how many there may be, of each family.
+    ///
+    /// # Errors
+    /// The program cannot be loaded.
+    pub fn new(connections: u32, with_kernel: bool) -> anyhow::Result<Self> {
+        let config = config::parse("scene.toml", CONFIG)
+            .map_err(|_| anyhow::anyhow!("the scene's config is wrong"))?;
+        // One backend a service, so their ids are the services'.
+        let ids: Vec<_> = (0..)
+            .zip(&config.services)
+            .map(|(service, _)| ServiceIds {
+                service,
+                backends: vec![service],
+            })
+            .collect();
+        let ports = config.datapath.source_ports;
+        let image = compile(1, &config.services, &ids, ports, |_| Some(INGRESS));
+        let mut memory = Memory::new(image, ids.len());
+        for (path, service) in memory.paths.iter_mut().zip(&config.services) {
+            let is_v4 = service.backends.iter().all(|b| b.address.is_ipv4());
+            let source: IpAddr = if is_v4 {
+                Ipv4Addr::new(10, 0, 0, 1).into()
+            } else {
+                Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1).into()
+            };
+            let interface = if service.listen.ports.first == 80 {
+                INGRESS
+            } else {
+                ELSEWHERE
+            };
+            *path = Path {
+                hop: Hop::new(interface, BACKEND_MAC, BOX_MAC),
+                source: words(source),
+            };
+        }
+        let mut kernel = None;
+        if with_kernel {
+            let sizes = Sizes {
+                connections,
+                half_open: 1024,
+            };
+            let mut loaded = Kernel::load(sizes, None)?;
+            loaded.set_image(&memory.image)?;
+            for (backend, path) in (0..).zip(&memory.paths) {
+                loaded.set_path(backend, *path)?;
+            }
+            kernel = Some(loaded);
+        }
+        Ok(Self { memory, kernel })
+    }
+
+    /// Lets both engines have a frame: the frame as it left, and its verdict, which must be the same.
+    ///
+    /// # Errors
+    /// They do not do the same.
+    pub fn run(&mut self, frame: &[u8]) -> anyhow::Result<(Vec<u8>, Verdict)> {
+        let mut output = frame.to_vec();
+        let verdict = process(&mut output.as_mut_slice(), &self.memory, INGRESS);
+        if let Some(kernel) = &mut self.kernel {
+            let mut theirs = vec![0; frame.len()];
+            let result = kernel.program()?.test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut theirs),
+                ..TestRunOptions::default()
+            })?;
+            ensure!(
+                result.return_value == action(verdict) && theirs == output,
+                "the engines do not agree on a frame: {verdict:?} in user space, {} in the kernel",
+                result.return_value
+            );
+        }
+        Ok((output, verdict))
+    }
+
+    /// Establishes the connection number `index` to a service, and gives a later packet of each direction.
+    ///
+    /// # Errors
+    /// The connection is not forwarded both ways.
+    pub fn connect(
+        &mut self,
+        version: Version,
+        port: u16,
+        index: u32,
+    ) -> anyhow::Result<[Vec<u8>; 2]> {
+        let (client, service) = ends(version, port, index);
+        let (opened, verdict) = self.run(&tcp(client, service, Control::Syn))?;
+        ensure!(
+            matches!(verdict, Verdict::Transmit | Verdict::Redirect(_)),
+            "a connection is not opened: {verdict:?}"
+        );
+        let (backend, back) = answered(&opened).context("what was forwarded is no packet")?;
+        let mut reply = tcp(backend, back, Control::SynAck);
+        let (_, verdict) = self.run(&reply)?;
+        ensure!(
+            verdict == Verdict::Transmit,
+            "an answer is not forwarded: {verdict:?}"
+        );
+        let original = tcp(client, service, Control::Ack);
+        self.run(&original)?;
+        reply = tcp(backend, back, Control::Ack);
+        self.run(&reply)?;
+        Ok([original, reply])
+    }
+}
+
+/// Client and service of the connection number `index`.
+fn ends(version: Version, port: u16, index: u32) -> (SocketAddr, SocketAddr) {
+    let client_port = 2000 + (index & 0x3fff) as u16;
+    let host = 1 + (index >> 14) as u16;
+    match version {
+        Version::V4 => {
+            let [high, low] = host.to_be_bytes();
+            (
+                (Ipv4Addr::new(198, 18, high, low), client_port).into(),
+                (Ipv4Addr::new(192, 0, 2, 10), port).into(),
+            )
+        }
+        Version::V6 => (
+            (
+                Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, host),
+                client_port,
+            )
+                .into(),
+            (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10), port).into(),
+        ),
+    }
+}
+
+/// The XDP action of a verdict.
+#[must_use]
+pub fn action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Drop(_) => 1,
+        Verdict::Pass(_) => 2,
+        Verdict::Transmit => 3,
+        Verdict::Redirect(_) => 4,
+    }
+}
+
+/// A frame from `source` to `destination`, of the same family.
+#[must_use]
+pub fn tcp(source: SocketAddr, destination: SocketAddr, control: Control) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(CLIENT_MAC, BOX_MAC);
+    let ip = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
+        (from, to) => ethernet.ipv6(octets(from), octets(to), 64),
+    };
+    let tcp = ip.tcp(source.port(), destination.port(), 1000, 1024);
+    let tcp = match control {
+        Control::Syn => tcp.syn(),
+        Control::SynAck => tcp.syn().ack(1),
+        Control::Ack => tcp.ack(1),
+    };
+    // With a payload, so that all frames are as long as the longest that is restored.
+    let payload = [0; 26];
+    let mut frame = Vec::with_capacity(tcp.size(payload.len()));
+    // Memory takes whatever is written.
+    let _ = tcp.write(&mut frame, &payload);
+    frame
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// Source and destination of the packet that answers a frame.
+fn answered(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let at = |offset: usize| {
+        Some(u16::from_be_bytes([
+            *frame.get(offset)?,
+            *frame.get(offset + 1)?,
+        ]))
+    };
+    let (addresses, ports): ([IpAddr; 2], usize) = if frame.get(12)? == &8 {
+        let address = |offset: usize| -> Option<IpAddr> {
+            let bytes: [u8; 4] = *frame.get(offset..)?.first_chunk()?;
+            Some(bytes.into())
+        };
+        ([address(26)?, address(30)?], 34)
+    } else {
+        let address = |offset: usize| -> Option<IpAddr> {
+            let bytes: [u8; 16] = *frame.get(offset..)?.first_chunk()?;
+            Some(bytes.into())
+        };
+        ([address(22)?, address(38)?], 54)
+    };
+    Some((
+        SocketAddr::new(addresses[1], at(ports + 2)?),
+        SocketAddr::new(addresses[0], at(ports)?),
+    ))
+}

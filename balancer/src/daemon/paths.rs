@@ -12,7 +12,7 @@ use std::time::Duration;
 use balancer_common::abi::Path;
 use balancer_common::hop::Hop;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::shared::Shared;
 use super::tables::{Tables, Target};
@@ -173,7 +173,8 @@ impl Follower {
     /// Takes in an event and all that wait behind it.
     async fn take(&mut self, event: Option<Event>) -> Result<(), PathError> {
         let Some(first) = event else {
-            // The socket is gone: another one, and everything anew.
+            // The socket is gone: another one, and everything anew. If there is none to be had, not at once again.
+            sleep(PATIENCE).await;
             self.events = Netlink::watch()?;
             self.netlink = Netlink::connect()?;
             return self.read_all().await;

@@ -44,7 +44,12 @@ fn where_it_cannot_run() {
     let folder = std::env::temp_dir().join(format!("{}-open", site.lab.prefix()));
     fs::create_dir(&folder).unwrap();
     let copy = folder.join("balancerd");
-    fs::copy(env!("CARGO_BIN_EXE_balancerd"), &copy).unwrap();
+    // By another process: while this one has it open for writing, a fork of another test would hold it open, and busy.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_balancerd"))
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
     fs::copy(&config, folder.join("lb.toml")).unwrap();
     let mut nobody = Command::new(&copy);
     nobody

@@ -158,7 +158,7 @@ fn random_operations<F: Numbered>(seed: u64) {
     for step in 0..20_000_u32 {
         let now = step * 200;
         let client = chance.below(60) as u32;
-        let protocol = if client % 2 == 0 { TCP } else { UDP };
+        let protocol = if client.is_multiple_of(2) { TCP } else { UDP };
         let original = tuple(client, BOX, (4000, 80), protocol);
         let half = model
             .values()

@@ -20,7 +20,7 @@ use balancer_common::word::kill::after;
 use loom::sync::{Arc, RwLock};
 use loom::thread;
 
-/// Two homes, and lines enough for what a model enters.
+/// Few homes, and lines enough for what a model enters.
 struct Memory {
     geometry: Geometry,
     lines: Vec<Flow<V4>>,
@@ -31,10 +31,14 @@ struct Memory {
 
 impl Memory {
     fn new(lines: usize) -> Arc<Self> {
+        Self::with_homes(lines, 2)
+    }
+
+    fn with_homes(lines: usize, homes: u32) -> Arc<Self> {
         Arc::new(Self {
             geometry: Geometry {
                 seed: [1, 2],
-                homes: 2,
+                homes,
                 overflows: 1,
                 max_connections: 2,
                 max_half_open: 2,
@@ -186,14 +190,27 @@ fn model(work: impl Fn() + Sync + Send + 'static) {
     model.check(work);
 }
 
+/// Two threads, and who waits for both: so neither is ahead of the other for nothing.
+fn both<A: 'static, B: 'static>(
+    memory: &Arc<Memory>,
+    one: impl FnOnce(&Memory) -> A + 'static,
+    other: impl FnOnce(&Memory) -> B + 'static,
+) -> (A, B) {
+    let (first, second) = (Arc::clone(memory), Arc::clone(memory));
+    let one = thread::spawn(move || one(&first));
+    let other = thread::spawn(move || other(&second));
+    (one.join().unwrap(), other.join().unwrap())
+}
+
 #[test]
 fn two_cpus_open_one_connection() {
     model(|| {
         let memory = Memory::new(4);
-        let other = Arc::clone(&memory);
-        let thread = thread::spawn(move || other.packet(|memory| open(memory, 1, 10, TCP, NOW)));
-        let ours = memory.packet(|memory| open(memory, 1, 20, TCP, NOW));
-        let theirs = thread.join().unwrap();
+        let (theirs, ours) = both(
+            &memory,
+            |memory| memory.packet(|memory| open(memory, 1, 10, TCP, NOW)),
+            |memory| memory.packet(|memory| open(memory, 1, 20, TCP, NOW)),
+        );
         let opened = usize::from(ours.is_ok()) + usize::from(theirs.is_ok());
         for result in [ours, theirs] {
             assert!(matches!(
@@ -209,11 +226,21 @@ fn two_cpus_open_one_connection() {
 #[test]
 fn two_connections_want_one_port() {
     model(|| {
-        let memory = Memory::new(5);
-        let other = Arc::clone(&memory);
-        let thread = thread::spawn(move || other.packet(|memory| open(memory, 1, 10, TCP, NOW)));
-        let ours = memory.packet(|memory| open(memory, 2, 10, TCP, NOW));
-        let theirs = thread.join().unwrap();
+        // Three homes: neither original's lock is the reply's.
+        let memory = Memory::with_homes(8, 3);
+        let home = |tuple| memory.geometry.home(&tuple);
+        let port = (10..100).find(|&port| home(reply(port, TCP)) == 2).unwrap();
+        let client = |wanted| {
+            (1..100)
+                .find(|&client| home(original(client, TCP)) == wanted)
+                .unwrap()
+        };
+        let (first, second) = (client(0), client(1));
+        let (theirs, ours) = both(
+            &memory,
+            move |memory| memory.packet(|memory| open(memory, first, port, TCP, NOW)),
+            move |memory| memory.packet(|memory| open(memory, second, port, TCP, NOW)),
+        );
         let opened = usize::from(ours.is_ok()) + usize::from(theirs.is_ok());
         for result in [ours, theirs] {
             assert!(matches!(
@@ -230,16 +257,20 @@ fn two_connections_want_one_port() {
 fn a_visible_original_has_its_reply() {
     model(|| {
         let memory = Memory::new(4);
-        let other = Arc::clone(&memory);
-        let thread = thread::spawn(move || other.packet(|memory| open(memory, 1, 10, UDP, NOW)));
-        memory.packet(|memory| {
-            if let Some(flow) = find(memory, &original(1, UDP)) {
-                let reply = find(memory, &flow.peer()).expect("its reply is there");
-                assert_eq!(reply.peer(), original(1, UDP));
-                assert_eq!(flow.backend(), 1);
-            }
-        });
-        thread.join().unwrap().unwrap();
+        let (opened, ()) = both(
+            &memory,
+            |memory| memory.packet(|memory| open(memory, 1, 10, UDP, NOW)),
+            |memory| {
+                memory.packet(|memory| {
+                    if let Some(flow) = find(memory, &original(1, UDP)) {
+                        let reply = find(memory, &flow.peer()).expect("its reply is there");
+                        assert_eq!(reply.peer(), original(1, UDP));
+                        assert_eq!(flow.backend(), 1);
+                    }
+                });
+            },
+        );
+        opened.unwrap();
         memory.check(1, 1);
     });
 }
@@ -255,10 +286,11 @@ fn idle_connection_and(
         model(move || {
             let memory = Memory::new(5);
             prepare(&memory);
-            let other = Arc::clone(&memory);
-            let daemon = thread::spawn(move || after(writes, || other.sweep(idle)));
-            let forwarded = memory.packet(arriving);
-            daemon.join().unwrap();
+            let (_, forwarded) = both(
+                &memory,
+                move |memory| after(writes, || memory.sweep(idle)),
+                move |memory| memory.packet(arriving),
+            );
             recover(&*memory);
             memory.grace();
             let alive = find(&*memory, &original(1, TCP))
@@ -333,10 +365,11 @@ fn a_client_returns_while_the_daemon_removes_its_old_connection() {
             ] {
                 assert!(packet(&memory, &tuple, flags, OLD));
             }
-            let other = Arc::clone(&memory);
-            let daemon = thread::spawn(move || after(writes, || other.sweep(idle)));
-            let opened = memory.packet(|memory| open(memory, 1, 10, TCP, NOW));
-            daemon.join().unwrap();
+            let (_, opened) = both(
+                &memory,
+                move |memory| after(writes, || memory.sweep(idle)),
+                |memory| memory.packet(|memory| open(memory, 1, 10, TCP, NOW)),
+            );
             recover(&*memory);
             memory.grace();
             assert!(
@@ -355,23 +388,26 @@ fn a_client_returns_while_the_daemon_removes_its_old_connection() {
 #[test]
 fn a_line_is_given_to_another_while_a_packet_of_the_first_is_under_way() {
     model(|| {
-        // Two lines: the second connection gets those of the first.
+        // Room for one pair: the second connection gets the lines of the first.
         let memory = Memory::new(3);
         open(&memory, 1, 10, UDP, OLD).unwrap();
-        let other = Arc::clone(&memory);
-        let daemon = thread::spawn(move || {
-            other.sweep(idle);
-            other.packet(|memory| open(memory, 2, 20, UDP, NOW))
-        });
-        memory.packet(|memory| {
-            if let Some(flow) = find(memory, &original(1, UDP)) {
-                assert_eq!(flow.tuple(), original(1, UDP));
-                if touch(memory, flow, 0, Tick(NOW)) == Touched::Alive {
-                    assert_eq!(flow.peer(), reply(10, UDP));
-                }
-            }
-        });
-        let _ = daemon.join().unwrap();
+        let (_, ()) = both(
+            &memory,
+            |memory| {
+                memory.sweep(idle);
+                memory.packet(|memory| open(memory, 2, 20, UDP, NOW))
+            },
+            |memory| {
+                memory.packet(|memory| {
+                    if let Some(flow) = find(memory, &original(1, UDP)) {
+                        assert_eq!(flow.tuple(), original(1, UDP));
+                        if touch(memory, flow, 0, Tick(NOW)) == Touched::Alive {
+                            assert_eq!(flow.peer(), reply(10, UDP));
+                        }
+                    }
+                });
+            },
+        );
         for flow in memory.lines.iter().filter(|line| line.meta().is_visible()) {
             assert!(find(&*memory, &flow.peer()).is_some());
         }

@@ -46,8 +46,8 @@ impl Meta {
     /// From its parts.
     #[inline(always)]
     #[must_use]
-    pub const fn new(stage: Stage, state: State, last_seen: Tick) -> Self {
-        Self(stage as u64 | (state.0 as u64) << 8 | (last_seen.0 as u64) << 32)
+    pub const fn new(stage: Stage, of: State, last_seen: Tick) -> Self {
+        Self(stage as u64 | (of.0 as u64) << 8 | (last_seen.0 as u64) << 32)
     }
 
     /// Whether it is of this stage.

@@ -6,8 +6,55 @@ use core::hash::Hash;
 use crate::checksum;
 use crate::packet::Packet;
 use crate::parse::{self, L3};
+use crate::tuple::Tuple;
 use crate::verdict::{Drop, Exit};
 use crate::wire::{ipv4, ipv6};
+use crate::word::Word;
+
+/// A pair of addresses in shared memory. It is written by one CPU before others look at it, so it need not be whole.
+pub trait PairCell<P>: Debug + Default {
+    /// The pair.
+    fn get(&self) -> P;
+    /// Writes it.
+    fn set(&self, pair: P);
+}
+
+impl PairCell<u64> for Word {
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        self.get()
+    }
+
+    #[inline(always)]
+    fn set(&self, pair: u64) {
+        self.set(pair);
+    }
+}
+
+impl PairCell<[u64; 4]> for [Word; 4] {
+    #[inline(always)]
+    fn get(&self) -> [u64; 4] {
+        let [a, b, c, d] = self;
+        [a.get(), b.get(), c.get(), d.get()]
+    }
+
+    #[inline(always)]
+    fn set(&self, pair: [u64; 4]) {
+        let [a, b, c, d] = self;
+        a.set(pair[0]);
+        b.set(pair[1]);
+        c.set(pair[2]);
+        d.set(pair[3]);
+    }
+}
+
+/// A step of a hash: mixes a word in. Its upper half is well mixed, its lower half less so.
+#[inline(always)]
+const fn mix(hash: u64, word: u64) -> u64 {
+    // An odd constant without structure: the golden ratio's.
+    let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ (product >> 32)
+}
 
 /// An address family: its addresses and its header. Everything else is written once.
 pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
@@ -15,6 +62,8 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     type Address: Copy + Debug + Eq + Hash;
     /// Source and destination address as they lie side by side in the header, in 64-bit words.
     type Pair: Copy + Debug + Eq + Hash + Ord;
+    /// A pair in shared memory.
+    type PairWords: PairCell<Self::Pair>;
     /// 4 or 6.
     const VERSION: u8;
 
@@ -31,6 +80,9 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     fn mapped(address: Self::Address) -> [u64; 2];
     /// The inverse of [`Family::mapped`].
     fn unmapped(words: [u64; 2]) -> Self::Address;
+
+    /// A keyed hash of a tuple.
+    fn keyed_hash(tuple: &Tuple<Self>, seed: [u64; 2]) -> u64;
 
     /// What replacing the addresses `old` by `new` adds to a checksum, not folded.
     fn replaced(old: Self::Pair, new: Self::Pair) -> u64;
@@ -69,6 +121,7 @@ impl Family for V4 {
     /// As loaded from the packet: `u32::from_ne_bytes` of the four bytes.
     type Address = u32;
     type Pair = u64;
+    type PairWords = Word;
     const VERSION: u8 = 4;
 
     #[inline(always)]
@@ -106,6 +159,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn keyed_hash(tuple: &Tuple<Self>, seed: [u64; 2]) -> u64 {
+        mix(mix(seed[0], tuple.addresses) ^ seed[1], tuple.ports.0)
+    }
+
+    #[inline(always)]
     fn replaced(old: u64, new: u64) -> u64 {
         checksum::replace(old, new)
     }
@@ -139,6 +197,7 @@ impl Family for V4 {
 impl Family for V6 {
     type Address = [u64; 2];
     type Pair = [u64; 4];
+    type PairWords = [Word; 4];
     const VERSION: u8 = 6;
 
     #[inline(always)]
@@ -169,6 +228,14 @@ impl Family for V6 {
     #[inline(always)]
     fn unmapped(words: [u64; 2]) -> [u64; 2] {
         words
+    }
+
+    #[inline(always)]
+    fn keyed_hash(tuple: &Tuple<Self>, seed: [u64; 2]) -> u64 {
+        let [a, b, c, d] = tuple.addresses;
+        let source = mix(mix(seed[0], a), b);
+        let destination = mix(mix(seed[1], c), d);
+        mix(mix(source, destination) ^ seed[1], tuple.ports.0)
     }
 
     #[inline(always)]

@@ -89,7 +89,7 @@ impl HopCell {
     /// A cell that holds `hop`.
     #[inline(always)]
     #[must_use]
-    pub const fn new(hop: Hop) -> Self {
+    pub fn new(hop: Hop) -> Self {
         Self {
             words: [Word::new(hop.words[0]), Word::new(hop.words[1])],
         }

@@ -19,6 +19,7 @@ pub mod open;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;
+pub mod table;
 pub mod tables;
 pub mod tuple;
 pub mod verdict;

@@ -2,6 +2,7 @@
 
 mod demo;
 mod lint;
+mod model;
 mod progress;
 mod run;
 mod setup;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{demo::DemoArgs, test::TestArgs, workspace::Workspace};
+use crate::{demo::DemoArgs, model::ModelArgs, test::TestArgs, workspace::Workspace};
 
 /// The project's own tasks.
 #[derive(Debug, Parser)]
@@ -35,6 +36,8 @@ enum Task {
     Lint,
     /// Runs lint, then test
     Ci,
+    /// Runs the flow table's code under a model checker
+    Model(ModelArgs),
     /// Shows the load balancer at work, in network namespaces of its own
     Demo(DemoArgs),
 }
@@ -60,6 +63,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
             lint::lint(&workspace)?;
             test::test(&workspace, &TestArgs::default())
         }
+        Task::Model(args) => model::model(&workspace, args),
         Task::Demo(args) => demo::demo(&workspace, args),
     }
 }

@@ -10,6 +10,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::{
+    model::{self, ModelArgs},
     setup,
     test::{plan::Plan, summary::Summary},
     workspace::Workspace,
@@ -84,6 +85,8 @@ fn run_all(
     }
     summary.run("tests that need no root", &mut unprivileged)?;
     summary.run("examples in the documentation", &mut release(&["--doc"]))?;
+    let mut model = model::command(workspace, &workspace.root, &ModelArgs::default());
+    summary.run("model of the flow table", &mut model)?;
     if let Some(why) = left_out {
         if !plan.root.is_empty() || plan.verifier {
             let verifier = plan.verifier.then_some("verifier");

@@ -1,0 +1,332 @@
+//! A flow: what is known of one direction of a connection.
+//!
+//! A connection is two flows: the *original* direction, from client to service, and the *reply*. Each is a line of its
+//! own in the [flow table](crate::table), found by the tuple that its packets arrive with, and holds all that such
+//! a packet needs: one lookup a packet, one cache line for IPv4.
+//!
+//! # Who writes what
+//! - The tuple, what it becomes, and all that is fixed with them: the CPU that opens the connection, before the flow can
+//!   be found; nobody afterwards.
+//! - [`Meta`]: packets of the flow's own direction, and the daemon when it removes the connection; by exchanges only, so
+//!   that of two one wins and the other sees it.
+//! - The packet and byte counts: packets of the flow's own direction, without exchanges. They are exact as long as one
+//!   CPU handles one direction, as NICs see to by hashing a direction to one queue; the counters of a backend are per
+//!   CPU and always exact.
+//! - The home word: see [`crate::table`]. It belongs to the line, not to the flow in it.
+
+use crate::checksum::{TTL_DECREMENT, fold, replace};
+use crate::family::{Family, PairCell as _};
+use crate::table::state::State;
+use crate::table::tick::Tick;
+use crate::tuple::{PortsProtocol, Tuple};
+use crate::word::{HalfWord, Word};
+
+/// What a line is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// Nothing.
+    Free = 0,
+    /// A CPU fills it; nobody else looks at it.
+    Claimed = 1,
+    /// A flow.
+    Live = 2,
+    /// A flow that the daemon is about to remove; its next packet revives it.
+    Dying = 3,
+    /// A flow that is gone; the line is not free until every packet that may have found it has ended.
+    Dead = 4,
+}
+
+/// What of a flow changes with its packets, in one word: bits 0–2 the [`Stage`], 8–15 the [`State`], 32–63 the
+/// [`Tick`] of a recent packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta(pub u64);
+
+impl Meta {
+    /// From its parts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(stage: Stage, of: State, last_seen: Tick) -> Self {
+        Self(stage as u64 | (of.0 as u64) << 8 | (last_seen.0 as u64) << 32)
+    }
+
+    /// Whether it is of this stage.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, stage: Stage) -> bool {
+        self.0 & 7 == stage as u64
+    }
+
+    /// Whether packets find the flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_visible(self) -> bool {
+        // Live and dying are the two stages with this bit alone above the lowest.
+        self.0 & 6 == Stage::Live as u64
+    }
+
+    /// The same at another stage.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(self, stage: Stage) -> Self {
+        Self(self.0 & !7 | stage as u64)
+    }
+
+    /// The state of this direction.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state(self) -> State {
+        State((self.0 >> 8) as u8)
+    }
+
+    /// When a packet came, to [`PRECISION`] ticks: not before it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last_seen(self) -> Tick {
+        Tick((self.0 >> 32) as u32)
+    }
+}
+
+/// How far [`Meta::last_seen`] may lag behind a flow's last packet: a flow under traffic is not written to for each.
+pub const PRECISION: u32 = 128;
+
+/// One direction of a connection: a line of the flow table.
+///
+/// For IPv4 it has 64 bytes, a cache line; for IPv6 128, of which a lookup that fails reads the first 64.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Flow<F: Family> {
+    /// [`Meta`].
+    meta: Word,
+    /// The addresses of its packets.
+    addresses: F::PairWords,
+    /// Bytes 0–4 as in [`PortsProtocol`], 5 [`REPLY`] and [`TAGGED`], 6–7 the backend's id.
+    ports: Word,
+    /// The new ports in the lower half; then what rewriting adds to the IPv4 header's sum, TTL included, and what it adds
+    /// to the transport checksum.
+    new_ports: Word,
+    /// Of the line as a home: see [`crate::table`].
+    pub(crate) home: HalfWord,
+    /// Of an original flow the tick of its first packet; of a reply [`HopId`].
+    extra: HalfWord,
+    /// What the addresses become.
+    new_addresses: F::PairWords,
+    /// Packets.
+    packets: Word,
+    /// Their bytes, from the network header on.
+    bytes: Word,
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<Flow<crate::family::V4>>() == 64);
+    assert!(size_of::<Flow<crate::family::V6>>() == 128);
+};
+
+/// In a flow's fixed bits: it is the reply direction.
+const REPLY: u64 = 1 << 40;
+/// The connection's first packet was VLAN-tagged: its way back is the way it came, never the kernel's FIB, which knows
+/// the VLAN device and not the port under it.
+const TAGGED: u64 = 1 << 41;
+/// The bits of ports and protocol.
+const TUPLE: u64 = (1 << 40) - 1;
+
+/// Where a reply goes: a number of a next hop, and the lower half of the generation of next hops that it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopId {
+    /// The number; 0: none.
+    pub number: u16,
+    /// The generation.
+    pub generation: u16,
+}
+
+/// A flow, before it has a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Direction<F: Family> {
+    /// The tuple of its packets.
+    pub tuple: Tuple<F>,
+    /// What it becomes.
+    pub new: Tuple<F>,
+    /// Whether it is the reply direction.
+    pub reply: bool,
+    /// Whether the connection's first packet was VLAN-tagged.
+    pub tagged: bool,
+    /// The backend's id.
+    pub backend: u16,
+    /// See [`Flow`]: when the connection began, or where the reply goes.
+    pub extra: u32,
+}
+
+impl<F: Family> Default for Flow<F> {
+    fn default() -> Self {
+        Self {
+            meta: Word::default(),
+            addresses: F::PairWords::default(),
+            ports: Word::default(),
+            new_ports: Word::default(),
+            home: HalfWord::default(),
+            extra: HalfWord::default(),
+            new_addresses: F::PairWords::default(),
+            packets: Word::default(),
+            bytes: Word::default(),
+        }
+    }
+}
+
+impl<F: Family> Flow<F> {
+    /// Writes a flow into a line that this CPU has claimed. It cannot be found before [`Flow::set_meta`].
+    #[inline(always)]
+    pub(crate) fn fill(&self, direction: &Direction<F>) {
+        let Direction { tuple, new, .. } = direction;
+        let addresses = F::replaced(tuple.addresses, new.addresses);
+        let ports = replace(u64::from(tuple.ports.wire()), u64::from(new.ports.wire()));
+        let l3_delta = fold(addresses + TTL_DECREMENT);
+        let l4_delta = fold(addresses + ports);
+        let mut fixed = tuple.ports.0 | u64::from(direction.backend) << 48;
+        if direction.reply {
+            fixed |= REPLY;
+        }
+        if direction.tagged {
+            fixed |= TAGGED;
+        }
+        self.addresses.set(tuple.addresses);
+        self.ports.set(fixed);
+        self.new_ports.set(
+            u64::from(new.ports.wire()) | u64::from(l3_delta) << 32 | u64::from(l4_delta) << 48,
+        );
+        self.extra.set(direction.extra);
+        self.new_addresses.set(new.addresses);
+        self.packets.set(0);
+        self.bytes.set(0);
+    }
+
+    /// What of it changes.
+    #[inline(always)]
+    pub fn meta(&self) -> Meta {
+        Meta(self.meta.get())
+    }
+
+    /// Sets that, where nobody else does.
+    #[inline(always)]
+    pub(crate) fn set_meta(&self, meta: Meta) {
+        self.meta.set(meta.0);
+    }
+
+    /// Exchanges it, if it is still `old`. Says whether it was.
+    #[inline(always)]
+    pub(crate) fn replace_meta(&self, old: Meta, new: Meta) -> bool {
+        self.meta.replace(old.0, new.0)
+    }
+
+    /// Whether it is the flow of a tuple.
+    #[inline(always)]
+    pub fn is_of(&self, tuple: &Tuple<F>) -> bool {
+        self.ports.get() & TUPLE == tuple.ports.0 && self.addresses.get() == tuple.addresses
+    }
+
+    /// The tuple of its packets.
+    #[inline(always)]
+    pub fn tuple(&self) -> Tuple<F> {
+        Tuple {
+            addresses: self.addresses.get(),
+            ports: PortsProtocol(self.ports.get() & TUPLE),
+        }
+    }
+
+    /// What it becomes.
+    #[inline(always)]
+    pub fn new_tuple(&self) -> Tuple<F> {
+        Tuple {
+            addresses: self.new_addresses.get(),
+            ports: PortsProtocol::from_wire(self.new_ports.get() as u32, self.protocol()),
+        }
+    }
+
+    /// The tuple under which the other direction is found.
+    #[inline(always)]
+    pub fn peer(&self) -> Tuple<F> {
+        self.new_tuple().reversed()
+    }
+
+    /// What the addresses become.
+    #[inline(always)]
+    pub fn new_addresses(&self) -> F::Pair {
+        self.new_addresses.get()
+    }
+
+    /// What rewriting needs beside the addresses: the new ports as in the packet, what it adds to the IPv4 header's
+    /// sum, TTL included, and what it adds to the transport checksum.
+    #[inline(always)]
+    pub fn new_ports(&self) -> (u32, u16, u16) {
+        let word = self.new_ports.get();
+        (word as u32, (word >> 32) as u16, (word >> 48) as u16)
+    }
+
+    /// The IP protocol number.
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        (self.ports.get() >> 32) as u8
+    }
+
+    /// Whether it is the reply direction.
+    #[inline(always)]
+    pub fn is_reply(&self) -> bool {
+        self.ports.get() & REPLY != 0
+    }
+
+    /// Whether the connection's first packet was VLAN-tagged.
+    #[inline(always)]
+    pub fn is_tagged(&self) -> bool {
+        self.ports.get() & TAGGED != 0
+    }
+
+    /// The backend's id.
+    #[inline(always)]
+    pub fn backend(&self) -> u32 {
+        (self.ports.get() >> 48) as u32
+    }
+
+    /// Of an original flow: when the connection's first packet came.
+    #[inline(always)]
+    pub fn created(&self) -> Tick {
+        Tick(self.extra.get())
+    }
+
+    /// Of a reply: where it goes.
+    #[inline(always)]
+    pub fn hop(&self) -> HopId {
+        let extra = self.extra.get();
+        HopId {
+            number: extra as u16,
+            generation: (extra >> 16) as u16,
+        }
+    }
+
+    /// Notes where a reply goes.
+    #[inline(always)]
+    pub fn set_hop(&self, hop: HopId) {
+        self.extra.set(hop.to_bits());
+    }
+
+    /// Packets and their bytes so far.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.packets.get(), self.bytes.get())
+    }
+
+    /// Counts a packet of `length` bytes.
+    #[inline(always)]
+    pub fn count(&self, length: u16) {
+        self.packets.set(self.packets.get().wrapping_add(1));
+        self.bytes
+            .set(self.bytes.get().wrapping_add(u64::from(length)));
+    }
+}
+
+impl HopId {
+    /// As a flow keeps it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u32 {
+        self.number as u32 | (self.generation as u32) << 16
+    }
+}

@@ -1,0 +1,219 @@
+//! The flow table: where a tuple's flow is.
+//!
+//! An array of lines, one [`Flow`] each. A tuple has a *home* by a keyed hash; its flow is there, or else in one of the
+//! [`WINDOW`] - 1 lines after it, or else in a window of the overflow lines behind all homes, which is the same for all
+//! tuples of a home. Which of these lines hold flows of a home, its *home word* says, a bit each: a lookup reads the
+//! home, and further lines only where there is something.
+//!
+//! # Who may do what
+//! - Packets find flows, enter pairs ([`crate::table::enter`]) and advance them ([`crate::table::touch`]). The daemon alone frees
+//!   lines ([`crate::table::retire`]), and not before every packet that may have found the flow has ended (a grace period of
+//!   RCU): what a packet has found stays what it is until the packet is done.
+//! - To enter a flow a packet holds the *lock* of its home. The daemon takes no locks, so one that was killed leaves
+//!   none behind.
+//!
+//! # What always holds
+//! 1. A tuple has one visible flow at most: who enters it looks for another under the lock of the home.
+//! 2. A visible original has its visible reply: the reply becomes visible first, and dies last.
+//! 3. A reply whose original is gone is found and removed by the daemon; until then its tuple is not given to others.
+
+pub mod enter;
+pub mod flow;
+pub mod retire;
+pub mod state;
+pub mod tick;
+pub mod touch;
+
+use crate::family::Family;
+use crate::table::flow::Flow;
+use crate::tuple::Tuple;
+use crate::word::{HalfWord, Word};
+
+/// How many lines a home's window has, the home included; and how many an overflow window has.
+pub const WINDOW: u32 = 16;
+
+/// The lines of a table, and the key of its hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Geometry {
+    /// The key of the hash: by chance, and the same as long as the table lives.
+    pub seed: [u64; 2],
+    /// Lines that are homes.
+    pub homes: u32,
+    /// Overflow windows, each beginning a line after the one before.
+    pub overflows: u32,
+    /// How many connections there may be.
+    pub max_connections: u32,
+    /// How many half-open ones.
+    pub max_half_open: u32,
+}
+
+impl Geometry {
+    /// For so many connections: four lines each, a 32nd of them for overflow, so that half the lines are in use at
+    /// most. All connections find room, but for a chance that is nought for practice.
+    #[must_use]
+    pub const fn new(seed: [u64; 2], max_connections: u32, max_half_open: u32) -> Self {
+        let lines = if max_connections < 64 {
+            256
+        } else {
+            max_connections * 4
+        };
+        let overflows = lines / 32;
+        Self {
+            seed,
+            homes: lines - overflows - 2 * WINDOW,
+            overflows,
+            max_connections,
+            max_half_open,
+        }
+    }
+
+    /// How many lines the table has.
+    #[must_use]
+    pub const fn lines(&self) -> u32 {
+        self.homes + self.overflows + 2 * WINDOW
+    }
+
+    /// The home of a tuple.
+    #[inline(always)]
+    #[must_use]
+    pub fn home<F: Family>(&self, tuple: &Tuple<F>) -> u32 {
+        // The upper half of the hash, scaled.
+        let hash = F::keyed_hash(tuple, self.seed);
+        (((hash >> 32) * u64::from(self.homes)) >> 32) as u32
+    }
+
+    /// The first line of the overflow window of a home.
+    #[inline(always)]
+    #[must_use]
+    pub const fn overflow(&self, home: u32) -> u32 {
+        let hash = home.wrapping_mul(0x9e37_79b1);
+        self.homes + WINDOW + ((hash as u64 * self.overflows as u64) >> 32) as u32
+    }
+
+    /// The line that is a home's `place`, below [`PLACES`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn line(&self, home: u32, place: u32) -> u32 {
+        if place < WINDOW {
+            home + place
+        } else {
+            self.overflow(home) + place - WINDOW
+        }
+    }
+}
+
+/// How many places there are for the flows of a home.
+pub const PLACES: u32 = 2 * WINDOW;
+
+/// In a home word: somebody enters a flow of this home.
+const LOCK: u32 = 1 << 31;
+
+/// The bit of a home word that says that a flow of this home is at `place`. The home itself needs none.
+#[inline(always)]
+pub(crate) const fn bit(place: u32) -> u32 {
+    (1 << place) >> 1
+}
+
+/// How often a lock is tried for. Who holds it enters one pair meanwhile.
+const LOCK_TRIES: u32 = 32;
+
+/// Takes the lock of a home.
+#[inline(always)]
+pub(crate) fn lock(home: &HalfWord, tries: u32) -> bool {
+    for _ in 0..tries.min(LOCK_TRIES) {
+        let word = home.get();
+        if word & LOCK == 0 && home.replace(word, word | LOCK) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Gives it back.
+#[inline(always)]
+pub(crate) fn unlock(home: &HalfWord) {
+    // It is the highest bit: adding it once more takes it away.
+    home.add(LOCK);
+}
+
+/// The counters of a table, and the note of the daemon about the line that it frees. Connections are what was opened
+/// less what was closed; half-open are what was half-opened less completed less what was closed half-open.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Connections entered; by packets.
+    pub opened: Word,
+    /// Connections that ceased to be half-open, as each begins; by packets.
+    pub completed: Word,
+    /// Connections whose lines were freed; by the daemon.
+    pub closed: Word,
+    /// Of these the half-open ones.
+    pub half_closed: Word,
+    /// The line that the daemon frees, and one; 0: none. Then its meta word, and what `closed` and `half_closed` become.
+    pub(crate) note: [Word; 4],
+}
+
+impl Totals {
+    /// Connections.
+    #[inline(always)]
+    pub fn connections(&self) -> u64 {
+        self.opened.get().wrapping_sub(self.closed.get())
+    }
+
+    /// Half-open ones.
+    #[inline(always)]
+    pub fn half_open(&self) -> u64 {
+        self.opened
+            .get()
+            .wrapping_sub(self.completed.get())
+            .wrapping_sub(self.half_closed.get())
+    }
+}
+
+/// A table's memory.
+pub trait Lines<F: Family> {
+    /// Its shape.
+    fn geometry(&self) -> &Geometry;
+
+    /// A line; `None` when there is none of that number, which does not happen.
+    fn line(&self, index: u32) -> Option<&Flow<F>>;
+
+    /// Its counters.
+    fn totals(&self) -> Option<&Totals>;
+}
+
+/// The visible flow of a tuple.
+#[inline(always)]
+pub fn find<'a, F: Family, L: Lines<F>>(lines: &'a L, tuple: &Tuple<F>) -> Option<&'a Flow<F>> {
+    let home = lines.geometry().home(tuple);
+    let line = lines.line(home)?;
+    // The stage first: of a line that is visible the tuple is that of the flow.
+    if line.meta().is_visible() && line.is_of(tuple) {
+        return Some(line);
+    }
+    let places = line.home.get() & !LOCK;
+    if places == 0 {
+        return None;
+    }
+    find_displaced(lines, tuple, home, places)
+}
+
+/// The same, in the places other than the home that hold flows of it.
+#[inline(never)]
+fn find_displaced<'a, F: Family, L: Lines<F>>(
+    lines: &'a L,
+    tuple: &Tuple<F>,
+    home: u32,
+    places: u32,
+) -> Option<&'a Flow<F>> {
+    for place in 1..PLACES {
+        if places & bit(place) != 0 {
+            let line = lines.line(lines.geometry().line(home, place))?;
+            if line.meta().is_visible() && line.is_of(tuple) {
+                return Some(line);
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,111 @@
+//! How far a connection is.
+
+use crate::wire::protocol;
+use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
+
+/// What the packets of one direction have shown. Bits are only ever added, but for a connection that begins anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State(pub u8);
+
+impl State {
+    /// The handshake is complete (TCP), or both directions were seen (UDP).
+    pub const ESTABLISHED: u8 = 1;
+    /// The backend answered the SYN.
+    pub const SYN_ACK: u8 = 2;
+    /// This direction sent FIN.
+    pub const FIN: u8 = 4;
+    /// This direction sent RST.
+    pub const RST: u8 = 8;
+
+    /// Whether all of `bits` are set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, bits: u8) -> bool {
+        self.0 & bits == bits
+    }
+
+    /// Whether a packet with these TCP control bits (0: UDP) can change nothing, so that the other direction need
+    /// not be looked at.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_settled(self, flags: u8) -> bool {
+        flags & (SYN | FIN | RST) == 0 && self.has(Self::ESTABLISHED)
+    }
+
+    /// The state after a packet with these TCP control bits (0: UDP) of the original direction or of the reply;
+    /// `peer` is the state of the other one.
+    ///
+    /// TCP is established by the client's first ACK after the backend's SYN-ACK (RFC 9293, section 3.5), UDP by the
+    /// first answer (RFC 4787, section 4.3). So it is one direction that completes a connection, the same one
+    /// each time: [`State::completes`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn after(self, protocol: u8, reply: bool, flags: u8, peer: Self) -> Self {
+        let mut state = self.0;
+        if protocol == protocol::TCP {
+            if flags & FIN != 0 {
+                state |= Self::FIN;
+            }
+            if flags & RST != 0 {
+                state |= Self::RST;
+            }
+            if reply {
+                if flags & (SYN | ACK) == SYN | ACK {
+                    state |= Self::SYN_ACK;
+                }
+                state |= peer.0 & Self::ESTABLISHED;
+            } else if flags & (SYN | ACK | RST) == ACK && peer.has(Self::SYN_ACK) {
+                state |= Self::ESTABLISHED;
+            }
+        } else if reply {
+            state |= Self::ESTABLISHED;
+        } else {
+            state |= peer.0 & Self::ESTABLISHED;
+        }
+        Self(state)
+    }
+
+    /// Whether going from this state to `after` ended the connection's being half-open.
+    #[inline(always)]
+    #[must_use]
+    pub const fn completes(self, after: Self, protocol: u8, reply: bool) -> bool {
+        !self.has(Self::ESTABLISHED)
+            && after.has(Self::ESTABLISHED)
+            && (protocol == protocol::TCP) != reply
+    }
+}
+
+/// Whether these control bits ask for a new connection.
+#[inline(always)]
+#[must_use]
+pub const fn is_opening(protocol: u8, flags: u8) -> bool {
+    protocol != protocol::TCP || flags & (SYN | ACK | RST | FIN) == SYN
+}
+
+/// Where a connection stands, seen from both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// TCP's handshake is not complete; of UDP one direction was seen.
+    HalfOpen,
+    /// Both directions talk.
+    Established,
+    /// TCP: both have sent FIN, or one RST.
+    Closing,
+}
+
+impl Phase {
+    /// From the states of the two directions.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(original: State, reply: State) -> Self {
+        let either = original.0 | reply.0;
+        let both = original.0 & reply.0;
+        if either & State::ESTABLISHED == 0 {
+            Self::HalfOpen
+        } else if either & State::RST != 0 || both & State::FIN != 0 {
+            Self::Closing
+        } else {
+            Self::Established
+        }
+    }
+}

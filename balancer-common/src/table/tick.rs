@@ -1,0 +1,26 @@
+//! Time as the packet path knows it.
+
+/// A moment, in units of 2²⁰ ns (about 1.05 ms) of the monotonic clock, modulo 2³² (52 days).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    /// From nanoseconds of `CLOCK_MONOTONIC`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self((nanoseconds >> 20) as u32)
+    }
+
+    /// Milliseconds from `earlier` to here; 0 when `earlier` is later, as the clocks of two CPUs may differ by a
+    /// unit.
+    #[must_use]
+    pub const fn milliseconds_since(self, earlier: Self) -> u64 {
+        let ticks = self.0.wrapping_sub(earlier.0);
+        if ticks > u32::MAX / 2 {
+            0
+        } else {
+            (ticks as u64 * 1_048_576) / 1_000_000
+        }
+    }
+}

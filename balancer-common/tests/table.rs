@@ -1,0 +1,297 @@
+//! The flow table against a model that is too simple to be wrong: one thread, random operations.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
+use std::collections::HashMap;
+
+use balancer_common::family::{Family, V4, V6};
+use balancer_common::table::enter::{Connection, Refused, enter};
+use balancer_common::table::flow::{Flow, HopId, Stage};
+use balancer_common::table::retire::{condemn, free, kill, orphaned};
+use balancer_common::table::state::{Phase, State};
+use balancer_common::table::tick::Tick;
+use balancer_common::table::touch::{Touched, touch};
+use balancer_common::table::{Geometry, Lines, Totals, find};
+use balancer_common::tuple::{PortsProtocol, Tuple};
+use balancer_common::wire::protocol::{TCP, UDP};
+use balancer_common::wire::tcp::flags::{ACK, FIN, SYN};
+
+struct Memory<F: Family> {
+    geometry: Geometry,
+    lines: Vec<Flow<F>>,
+    totals: Totals,
+}
+
+impl<F: Family> Memory<F> {
+    fn new(max_connections: u32, max_half_open: u32) -> Self {
+        let geometry = Geometry::new([11, 12], max_connections, max_half_open);
+        Self {
+            geometry,
+            lines: (0..geometry.lines()).map(|_| Flow::default()).collect(),
+            totals: Totals::default(),
+        }
+    }
+
+    fn visible(&self) -> usize {
+        let lines = self.lines.iter();
+        lines.filter(|line| line.meta().is_visible()).count()
+    }
+
+    /// A whole pass of the daemon.
+    fn sweep(&self, is_over: impl Fn(Phase) -> bool) {
+        for line in &self.lines {
+            condemn(self, line, |prospect| is_over(prospect.phase));
+        }
+        for index in 0..self.geometry.lines() {
+            free(self, index);
+        }
+        for line in &self.lines {
+            if orphaned(self, line) {
+                kill(line);
+            }
+        }
+    }
+}
+
+impl<F: Family> Lines<F> for Memory<F> {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn line(&self, index: u32) -> Option<&Flow<F>> {
+        self.lines.get(index as usize)
+    }
+
+    fn totals(&self) -> Option<&Totals> {
+        Some(&self.totals)
+    }
+}
+
+/// An address for a number.
+trait Numbered: Family {
+    fn address(number: u32) -> Self::Address;
+}
+
+impl Numbered for V4 {
+    fn address(number: u32) -> u32 {
+        number.to_be()
+    }
+}
+
+impl Numbered for V6 {
+    fn address(number: u32) -> [u64; 2] {
+        [0x20, u64::from(number)]
+    }
+}
+
+fn tuple<F: Numbered>(client: u32, server: u32, ports: (u16, u16), protocol: u8) -> Tuple<F> {
+    Tuple {
+        addresses: F::pair(F::address(client), F::address(server)),
+        ports: PortsProtocol::new(ports.0, ports.1, protocol),
+    }
+}
+
+fn connection<F: Family>(tuple: Tuple<F>, now: u32) -> Connection<F> {
+    Connection {
+        tuple,
+        backend: 7,
+        tagged: false,
+        back: HopId {
+            number: 3,
+            generation: 1,
+        },
+        now: Tick(now),
+    }
+}
+
+fn closing(
+    original: balancer_common::table::flow::Meta,
+    reply: balancer_common::table::flow::Meta,
+) -> bool {
+    Phase::of(original.state(), reply.state()) == Phase::Closing
+}
+
+const BOX: u32 = 1000;
+const BACKEND: u32 = 2000;
+
+/// Enters a connection of `client` with its reply to a port from `port` on.
+fn open<F: Numbered>(
+    memory: &Memory<F>,
+    tuple: Tuple<F>,
+    port: u16,
+    now: u32,
+) -> Result<(), Refused> {
+    let protocol = tuple.ports.protocol();
+    enter(
+        memory,
+        &connection(tuple, now),
+        |attempt| {
+            Some(self::tuple(
+                BACKEND,
+                BOX,
+                (80, port + attempt as u16),
+                protocol,
+            ))
+        },
+        closing,
+    )
+}
+
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % bound
+    }
+}
+
+fn random_operations<F: Numbered>(seed: u64) {
+    let (max, max_half) = (40, 25);
+    let memory = Memory::<F>::new(max, max_half);
+    let mut chance = Chance(seed);
+    // Original tuple to reply tuple and whether it is established.
+    let mut model: HashMap<Tuple<F>, (Tuple<F>, bool)> = HashMap::new();
+    for step in 0..20_000_u32 {
+        let now = step * 200;
+        let client = chance.below(60) as u32;
+        let protocol = if client.is_multiple_of(2) { TCP } else { UDP };
+        let original = tuple(client, BOX, (4000, 80), protocol);
+        let half = model
+            .values()
+            .filter(|(_, established)| !established)
+            .count();
+        match chance.below(10) {
+            0..=4 => {
+                let port = 1000 + chance.below(50) as u16;
+                let result = open(&memory, original, port, now);
+                let known = model.contains_key(&original);
+                let taken = |reply: &Tuple<F>| model.values().any(|(other, _)| other == reply);
+                let free = (0..8)
+                    .map(|attempt| tuple(BACKEND, BOX, (80, port + attempt), protocol))
+                    .find(|reply| !taken(reply));
+                let expected = if known {
+                    Err(Refused::Exists)
+                } else if model.len() as u32 >= max {
+                    Err(Refused::Full)
+                } else if half as u32 >= max_half {
+                    Err(Refused::HalfOpenFull)
+                } else {
+                    free.map(|_| ()).ok_or(Refused::Taken)
+                };
+                assert_eq!(result, expected, "step {step}");
+                if result.is_ok() {
+                    model.insert(original, (free.unwrap(), false));
+                }
+            }
+            5..=7 => {
+                // The connection becomes established.
+                let Some((reply, established)) = model.get_mut(&original) else {
+                    assert!(find(&memory, &original).is_none());
+                    continue;
+                };
+                let flow = find(&memory, &original).unwrap();
+                assert_eq!(flow.peer(), *reply);
+                let answer = find(&memory, reply).unwrap();
+                assert_eq!((answer.peer(), answer.is_reply()), (original, true));
+                let syn_ack = if protocol == TCP { SYN | ACK } else { 0 };
+                let ack = if protocol == TCP { ACK } else { 0 };
+                assert_eq!(touch(&memory, answer, syn_ack, Tick(now)), Touched::Alive);
+                assert_eq!(touch(&memory, flow, ack, Tick(now)), Touched::Alive);
+                *established = true;
+            }
+            8 => {
+                let established = chance.below(2) == 0;
+                let doomed = |phase| (phase == Phase::Established) == established;
+                memory.sweep(doomed);
+                model.retain(|_, (_, of)| *of != established);
+            }
+            _ => {
+                // Nothing is removed that a packet has touched since it was looked at.
+                memory.sweep(|_| false);
+            }
+        }
+        assert_eq!(memory.visible(), 2 * model.len(), "step {step}");
+        assert_eq!(memory.totals.connections(), model.len() as u64);
+        let half = model
+            .values()
+            .filter(|(_, established)| !established)
+            .count();
+        assert_eq!(memory.totals.half_open(), half as u64, "step {step}");
+    }
+}
+
+#[test]
+fn random_operations_agree_with_a_model() {
+    for seed in 0..4 {
+        random_operations::<V4>(seed);
+        random_operations::<V6>(seed);
+    }
+}
+
+#[test]
+fn every_connection_finds_room_up_to_the_bound_and_no_further() {
+    for max in [1, 2, 3, 64, 1000, 50_000] {
+        let memory = Memory::<V4>::new(max, max);
+        for client in 0..max {
+            let port = 1 + (client % 60_000) as u16;
+            let reply = |_| Some(tuple(BACKEND + client / 60_000, BOX, (80, port), TCP));
+            let connection = connection(tuple(client, BOX, (4000, 80), TCP), 0);
+            assert_eq!(
+                enter(&memory, &connection, reply, closing),
+                Ok(()),
+                "{client} of {max}"
+            );
+        }
+        let refused = open(&memory, tuple(max, BOX, (4000, 80), TCP), 1, 0);
+        assert_eq!(refused, Err(Refused::Full));
+        assert_eq!(memory.visible(), 2 * max as usize);
+        memory.sweep(|_| true);
+        assert!(memory.lines.iter().all(|line| line.meta().is(Stage::Free)));
+        assert_eq!(memory.totals.connections(), 0);
+        assert_eq!(
+            open(&memory, tuple(max, BOX, (4000, 80), TCP), 1, 0),
+            Ok(())
+        );
+    }
+}
+
+#[test]
+fn a_syn_puts_a_new_connection_in_the_place_of_one_that_is_over() {
+    let memory = Memory::<V4>::new(10, 10);
+    let original = tuple(1, BOX, (4000, 80), TCP);
+    open(&memory, original, 1000, 0).unwrap();
+    let flow = find(&memory, &original).unwrap();
+    let reply = find(&memory, &flow.peer()).unwrap();
+    let first = flow.peer();
+    for (flow, flags) in [
+        (reply, SYN | ACK),
+        (flow, ACK),
+        (flow, SYN),
+        (flow, FIN | ACK),
+        (reply, FIN | ACK),
+    ] {
+        assert_eq!(
+            touch(&memory, flow, flags, Tick(1)),
+            Touched::Alive,
+            "{flags}"
+        );
+    }
+    assert_eq!(touch(&memory, flow, SYN, Tick(2)), Touched::Over);
+    open(&memory, original, 1000, 2).unwrap();
+    let second = find(&memory, &original).unwrap();
+    // The old reply still has its port.
+    assert_eq!(second.peer().ports.destination(), 1001);
+    assert_eq!(second.meta().state(), State(0));
+    assert_eq!(touch(&memory, flow, ACK, Tick(3)), Touched::Gone);
+    memory.sweep(|_| false);
+    assert!(
+        find(&memory, &first).is_none(),
+        "the old reply is cleared away"
+    );
+    assert_eq!((memory.visible(), memory.totals.connections()), (2, 1));
+    assert_eq!(memory.totals.half_open(), 1);
+}

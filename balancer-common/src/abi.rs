@@ -12,6 +12,11 @@ pub const MAX_SERVICES: u32 = 4096;
 /// How many backends can have an id.
 pub const MAX_BACKENDS: u32 = 16_384;
 
+/// The name of a constant of the object, a byte that the loader sets. Not 0: a frame is sent out of the interface that it
+/// came in by as out of any other, by a redirect. A veth wakes its peer for frames transmitted from within the program
+/// (`XDP_TX`) only if there is an XDP program on the peer too.
+pub const REDIRECTS_BACK: &str = "REDIRECTS_BACK";
+
 /// The names of the maps, as in the object and under the pin path.
 pub mod map {
     /// Connections over IPv4: tuple to flow.
@@ -67,9 +72,6 @@ pub struct Globals {
     /// Raised whenever a neighbour, a link or a route changed: flows then look for their next hop again. Never 0;
     /// flows keep its lower 32 bits.
     pub hop_generation: u64,
-    /// Not 0: a frame is sent out of the interface that it came in by as out of any other, by a redirect. A veth wakes its
-    /// peer for frames transmitted from within the program (`XDP_TX`) only if there is an XDP program on the peer too.
-    pub redirects_back: u64,
 }
 
 /// The way to a backend.
@@ -86,16 +88,21 @@ pub struct Path {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Frames that the program was given.
-    pub received: u64,
-    /// Their verdicts, by [`crate::verdict::Verdict::counter`].
+    /// Frames by their verdict, as [`crate::verdict::Verdict::counter`] numbers them.
     pub verdicts: [u64; VERDICTS],
+}
+
+impl Stats {
+    /// Frames that the program was given. Each has one verdict, so they need no counter of their own.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.verdicts.iter().sum()
+    }
 }
 
 impl Default for Stats {
     fn default() -> Self {
         Self {
-            received: 0,
             verdicts: [0; VERDICTS],
         }
     }
@@ -158,9 +165,9 @@ impl Default for Identity {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 24);
+    assert!(size_of::<Globals>() == 16);
     assert!(size_of::<Path>() == 32);
-    assert!(size_of::<Stats>() == 8 * (1 + VERDICTS));
+    assert!(size_of::<Stats>() == 8 * VERDICTS);
     assert!(size_of::<BackendStats>() == 40);
     assert!(size_of::<ServiceStats>() == 24);
     assert!(size_of::<Identity>() == 88);

@@ -6,6 +6,14 @@
 //!
 //! [`pipeline`] tells the whole story.
 #![no_std]
+#![cfg_attr(
+    target_arch = "bpf",
+    feature(core_intrinsics),
+    expect(
+        internal_features,
+        reason = "BPF has no other way to an atomic that returns a value"
+    )
+)]
 #![deny(unsafe_code)]
 
 pub mod abi;

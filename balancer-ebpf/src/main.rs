@@ -41,12 +41,23 @@ fn balancer(context: XdpContext) -> u32 {
         Err(exit) => exit.counter(),
     });
     match decision {
-        Ok(Way::Transmit) if maps::redirects_back() => redirect(context.ingress_ifindex() as u32),
+        Ok(Way::Transmit) if redirects_back() => redirect(context.ingress_ifindex() as u32),
         Ok(Way::Transmit) => XDP_TX,
         Ok(Way::Redirect(interface)) => redirect(interface),
         Err(exit) if exit.is_drop() => XDP_DROP,
         Err(_) => XDP_PASS,
     }
+}
+
+/// [`balancer_common::abi::REDIRECTS_BACK`]. The verifier knows it when it sees the program, and cuts off the other branch.
+#[unsafe(no_mangle)]
+static REDIRECTS_BACK: u8 = 0;
+
+/// Whether to send frames back by a redirect.
+#[inline(always)]
+fn redirects_back() -> bool {
+    // SAFETY: a static may be read; volatile, since the compiler must not take what stands here for what it is.
+    unsafe { (&raw const REDIRECTS_BACK).read_volatile() != 0 }
 }
 
 /// Sends the frame out of an interface.

@@ -413,21 +413,12 @@ fn refused(result: Result<(), i32>) -> Result<(), Refused> {
     }
 }
 
-/// Whether to send frames back by a redirect: see [`Globals::redirects_back`].
-#[inline(always)]
-pub fn redirects_back() -> bool {
-    GLOBALS
-        .get(0)
-        .is_some_and(|globals| globals.redirects_back != 0)
-}
-
 /// Counts a frame under the counter of what it got.
 #[inline(always)]
 pub fn count(counter: usize) {
     if let Some(stats) = STATS.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
         let stats = unsafe { &mut *stats };
-        stats.received += 1;
         if let Some(counter) = stats.verdicts.get_mut(counter) {
             *counter += 1;
         }

@@ -275,7 +275,7 @@ fn both_engines_do_the_same() {
         let kinds = verdicts.filter(|&&count| count > 0).count();
         println!(
             "{} frames, {forwarded} forwarded to backends, {kinds} kinds of verdicts",
-            engines.stats.received
+            engines.stats.received()
         );
     });
 }

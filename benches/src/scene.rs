@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use balancer::config;
 use balancer::datapath::compile::{ServiceIds, compile, words};
-use balancer::datapath::kernel::{Kernel, Sizes};
+use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::memory::Memory;
 use balancer_common::abi::Path;
 use balancer_common::hop::Hop;
@@ -123,7 +123,7 @@ impl Scene {
                 connections,
                 half_open: 1024,
             };
-            let mut loaded = Kernel::load(sizes, None)?;
+            let mut loaded = Kernel::load(sizes, Back::Transmit, None)?;
             loaded.set_image(&memory.image)?;
             for (backend, path) in (0..).zip(&memory.paths) {
                 loaded.set_path(backend, *path)?;

@@ -235,7 +235,7 @@ impl Tables {
         let count = |verdict: Verdict| stats.verdicts[verdict.counter()];
         let sum = |verdicts: &mut dyn Iterator<Item = Verdict>| verdicts.map(count).sum();
         Ok(PacketCounts {
-            received: stats.received,
+            received: stats.received(),
             forwarded: count(Verdict::Transmit) + count(Verdict::Redirect(0)),
             passed: sum(&mut Pass::ALL.iter().map(|&reason| Verdict::Pass(reason))),
             dropped: sum(&mut Drop::ALL.iter().map(|&reason| Verdict::Drop(reason))),

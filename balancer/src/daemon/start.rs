@@ -19,7 +19,7 @@ use super::tables::Tables;
 use crate::config::{Config, OnExit};
 use crate::control::{ControlListener, serve};
 use crate::datapath::attach;
-use crate::datapath::kernel::{Kernel, Sizes};
+use crate::datapath::kernel::{Back, Kernel, Sizes};
 use crate::datapath::netlink::{Link, Netlink};
 use crate::datapath::pins::Pins;
 
@@ -124,7 +124,14 @@ async fn forward(
         }
     }
     pins.check(sizes)?;
-    let kernel = Kernel::load(sizes, Some(pins.path()))?;
+    let attached = &config.datapath.interfaces;
+    let is_veth = |link: &Link| link.is_veth && attached.contains(&link.name);
+    let back = if links.iter().any(is_veth) {
+        Back::Redirect
+    } else {
+        Back::Transmit
+    };
+    let kernel = Kernel::load(sizes, back, Some(pins.path()))?;
     let tables = Shared::new(Tables::new(kernel, pins, config.clone())?);
     let named = {
         let indexes = links.clone();

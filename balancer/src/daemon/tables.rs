@@ -194,10 +194,7 @@ impl Tables {
     /// # Errors
     /// [`AttachError`](crate::datapath::attach::AttachError) of the first that failed; those before it are attached.
     pub fn attach(&mut self, links: &[Link]) -> anyhow::Result<()> {
-        let names = self.config.datapath.interfaces.clone();
-        let is_veth = |link: &Link| link.is_veth && names.contains(&link.name);
-        self.kernel.set_redirects_back(links.iter().any(is_veth))?;
-        for name in names {
+        for name in self.config.datapath.interfaces.clone() {
             let Some(link) = links.iter().find(|link| link.name == name) else {
                 continue;
             };

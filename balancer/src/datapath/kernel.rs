@@ -7,7 +7,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
-    BackendStats, Globals, Identity, Path, SCHEMA, ServiceStats, Stats, map,
+    BackendStats, Globals, Identity, Path, REDIRECTS_BACK, SCHEMA, ServiceStats, Stats, map,
 };
 use balancer_common::family::{V4, V6};
 use balancer_common::flow::{Flow, Tick};
@@ -29,6 +29,15 @@ pub struct Sizes {
     pub connections: u32,
     /// Half-open connections of a family.
     pub half_open: u32,
+}
+
+/// Whether frames are sent back by a redirect: see [`REDIRECTS_BACK`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// No: `XDP_TX`.
+    Transmit,
+    /// Yes.
+    Redirect,
 }
 
 /// Why the kernel's part is not there.
@@ -114,10 +123,12 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError`]; what was pinned stays as it was.
-    pub fn load(sizes: Sizes, pins: Option<&FilePath>) -> Result<Self, KernelError> {
+    pub fn load(sizes: Sizes, back: Back, pins: Option<&FilePath>) -> Result<Self, KernelError> {
+        let redirects_back = u8::from(back == Back::Redirect);
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::STATS)
+            .override_global(REDIRECTS_BACK, &redirects_back, true)
             .map_max_entries(map::FLOWS_V4, sizes.connections * 2)
             .map_max_entries(map::FLOWS_V6, sizes.connections * 2)
             .map_max_entries(map::HALF_OPEN_V4, sizes.half_open)
@@ -155,7 +166,6 @@ impl Kernel {
             let globals = Globals {
                 schema: SCHEMA.into(),
                 hop_generation: 1,
-                redirects_back: 0,
             };
             self.globals.set(0, Record(globals), 0)?;
         } else if globals.schema != u64::from(SCHEMA) {
@@ -219,16 +229,6 @@ impl Kernel {
         Ok(self.globals.set(0, Record(globals), 0)?)
     }
 
-    /// Sets [`Globals::redirects_back`].
-    ///
-    /// # Errors
-    /// [`KernelError::Map`].
-    pub fn set_redirects_back(&mut self, redirects_back: bool) -> Result<(), KernelError> {
-        let Record(mut globals) = self.globals.get(&0, 0)?;
-        globals.redirects_back = redirects_back.into();
-        Ok(self.globals.set(0, Record(globals), 0)?)
-    }
-
     /// How many tickets a service has given out.
     ///
     /// # Errors
@@ -244,7 +244,6 @@ impl Kernel {
     pub fn stats(&self) -> Result<Stats, KernelError> {
         let mut sum = Stats::default();
         for Record(stats) in self.stats.get(&0, 0)?.iter() {
-            sum.received += stats.received;
             for (sum, count) in sum.verdicts.iter_mut().zip(stats.verdicts) {
                 *sum += count;
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use aya::programs::{TestRun, TestRunOptions};
 use balancer::config::{self, Config};
 use balancer::datapath::compile::{ServiceIds, compile, words};
-use balancer::datapath::kernel::{FamilyMaps, Kernel, Sizes};
+use balancer::datapath::kernel::{Back, FamilyMaps, Kernel, Sizes};
 use balancer::datapath::memory::{FamilyTables, InMemory, Memory};
 use balancer::datapath::raw::{KernelFamily, flow_to_raw, tuple_to_raw};
 use balancer_common::abi::{Identity, Path, Stats};
@@ -129,7 +129,7 @@ impl Engines {
     /// Both. The calling thread has to be in the box.
     pub fn both(sizes: Sizes) -> Self {
         Self {
-            kernel: Some(Kernel::load(sizes, None).unwrap()),
+            kernel: Some(Kernel::load(sizes, Back::Transmit, None).unwrap()),
             ..Self::in_memory(sizes)
         }
     }
@@ -282,14 +282,12 @@ impl Engines {
         frame.truncate(result.data_size_out as usize);
         let stats = kernel.stats().unwrap();
         let about = &self.about;
-        assert_eq!(stats.received, self.stats.received + 1, "{about}: received");
         let changed: Vec<usize> = (0..stats.verdicts.len())
             .filter(|&verdict| stats.verdicts[verdict] != self.stats.verdicts[verdict])
             .collect();
         let [counter] = changed[..] else {
             panic!("{about}: counted as {changed:?}");
         };
-        self.stats.received += 1;
         self.stats.verdicts[counter] += 1;
         assert_eq!(stats, self.stats, "{about}: verdicts");
         let action = match counter {

@@ -410,14 +410,15 @@ impl Follower {
             // What was collected is done with.
             self.invalidate_at = None;
         }
+        let mut told = HashSet::new();
         for (backend, path) in changed {
             if let Some(followed) = self.followed.get_mut(&backend) {
                 let (was, is) = (followed.written.hop.is_known(), path.hop.is_known());
-                if was != is {
-                    let address = followed.address;
+                followed.written = path;
+                let address = followed.address;
+                if was != is && told.insert(address) {
                     tracing::info!(backend = %address, "a backend is {}", if is { "resolved" } else { "out of reach" });
                 }
-                followed.written = path;
             }
         }
         let now = Instant::now();

@@ -8,6 +8,8 @@ use super::paths::Paths;
 use super::shared::Shared;
 use super::tables::Tables;
 use crate::config::Timeouts;
+use crate::datapath::flows::Swept;
+use crate::datapath::kernel::KernelError;
 
 /// A pass takes place at least so often.
 const SLOWEST: Duration = Duration::from_secs(5);
@@ -21,23 +23,34 @@ const RETAIN: u32 = 12;
 /// Sweeps until it is dropped.
 pub async fn run(tables: Shared<Tables>, paths: Paths) {
     for pass in 1_u32.. {
-        let (swept, took, timeouts) = tables
-            .with(|tables| {
-                let start = Instant::now();
-                (tables.sweep(), start.elapsed(), tables.config.timeouts)
-            })
-            .await;
-        match swept {
-            Ok(swept) => tracing::debug!(?swept, ?took, "swept"),
+        let start = Instant::now();
+        match sweep(&tables).await {
+            Ok(swept) => tracing::debug!(?swept, took = ?start.elapsed(), "swept"),
             Err(error) => tracing::error!(%error, "idle connections were not swept"),
         }
+        let took = start.elapsed();
         if pass.is_multiple_of(RETAIN) {
             match tables.with(|tables| tables.targets()).await {
                 Ok(targets) => paths.retain(targets).await,
                 Err(error) => tracing::error!(%error, "connections cannot be counted"),
             }
         }
+        let timeouts = tables.with(|tables| tables.config.timeouts).await;
         sleep(period(&timeouts, took)).await;
+    }
+}
+
+/// A pass, in slices: others want the tables meanwhile.
+async fn sweep(tables: &Shared<Tables>) -> Result<Swept, KernelError> {
+    let mut sweep = tables.with(|tables| tables.look()).await?;
+    loop {
+        let (more, rest) = tables
+            .with(move |tables| (tables.remove_some(&mut sweep), sweep))
+            .await;
+        sweep = rest;
+        if !more? {
+            return Ok(sweep.swept());
+        }
     }
 }
 

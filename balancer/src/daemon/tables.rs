@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use balancer_common::abi::Path;
+use balancer_common::family::{V4, V6};
 use balancer_common::image::Cell;
 
 use super::overrides::Overrides;
 use crate::config::Config;
 use crate::datapath::attach::attach;
 use crate::datapath::compile::{ServiceIds, compile};
-use crate::datapath::flows::{Swept, now};
+use crate::datapath::flows::{Found, Swept, now};
 use crate::datapath::ids::Ids;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::netlink::Link;
@@ -47,6 +48,21 @@ pub struct Tables {
     indexes: HashMap<String, u32>,
     /// The interfaces that the program is attached to, with their index.
     pub attached: BTreeMap<String, u32>,
+}
+
+/// A pass of the sweeper.
+#[derive(Debug)]
+pub struct Sweep {
+    v4: Found<V4>,
+    v6: Found<V6>,
+}
+
+impl Sweep {
+    /// What there is, and what was removed so far.
+    #[must_use]
+    pub fn swept(&self) -> Swept {
+        self.v4.swept.and(self.v6.swept)
+    }
 }
 
 /// Services that got their ids; the first half of a change.
@@ -242,16 +258,27 @@ impl Tables {
         Ok(())
     }
 
-    /// Removes connections that were idle for too long.
+    /// Looks for connections that were idle for too long.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn sweep(&mut self) -> Result<Swept, KernelError> {
+    pub fn look(&self) -> Result<Sweep, KernelError> {
         let now = now()?;
-        let timeouts = self.config.timeouts;
-        let v4 = self.kernel.v4.sweep(&timeouts, now)?;
-        let v6 = self.kernel.v6.sweep(&timeouts, now)?;
-        Ok(v4.and(v6))
+        Ok(Sweep {
+            v4: self.kernel.v4.look(&self.config.timeouts, now)?,
+            v6: self.kernel.v6.look(&self.config.timeouts, now)?,
+        })
+    }
+
+    /// Removes some of what was found. Says whether there is more.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn remove_some(&mut self, sweep: &mut Sweep) -> Result<bool, KernelError> {
+        let (timeouts, now) = (self.config.timeouts, now()?);
+        let kernel = &mut self.kernel;
+        Ok(kernel.v4.remove_some(&mut sweep.v4, &timeouts, now)?
+            || kernel.v6.remove_some(&mut sweep.v6, &timeouts, now)?)
     }
 
     /// How many connections each backend has that are not closing, by its id; those without any are not in it.

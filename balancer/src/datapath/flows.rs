@@ -91,6 +91,22 @@ pub struct Swept {
     pub removed: u64,
 }
 
+/// What a look at a family's tables found that may have to go.
+#[derive(Debug)]
+pub struct Found<F: Family> {
+    /// What there is, and what was removed so far.
+    pub swept: Swept,
+    /// Original tuples of connections that may have been idle for too long.
+    idle: Vec<Tuple<F>>,
+    /// Tuples of replies that were idle, each with its original's.
+    orphans: Vec<(Tuple<F>, Tuple<F>)>,
+    /// Tuples that have been counted as half-open for long.
+    half_open: Vec<Tuple<F>>,
+}
+
+/// How many tuples [`FamilyMaps::remove_some`] looks at: some ten milliseconds' worth.
+const SOME: usize = 2048;
+
 /// A connection of which one direction has ended, or both.
 #[derive(Default)]
 struct Ending {
@@ -210,47 +226,75 @@ impl<F: KernelFamily> FamilyMaps<F> {
         flows.get(&tuple_to_raw(*tuple), 0).ok().map(flow_from_raw)
     }
 
-    /// Removes the connections that were idle for too long.
-    ///
-    /// The kernel's map has no conditional removal: a packet that comes in the microseconds between the last look at
-    /// a connection and its removal finds it gone, as it would have a moment later.
+    /// Looks for connections that were idle for too long, and for what an earlier daemon left.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn sweep(&mut self, timeouts: &Timeouts, now: Tick) -> Result<Swept, KernelError> {
-        let mut swept = Swept::default();
-        let mut candidates = Vec::new();
-        let mut orphans = Vec::new();
+    pub fn look(&self, timeouts: &Timeouts, now: Tick) -> Result<Found<F>, KernelError> {
+        let mut found = Found {
+            swept: Swept::default(),
+            idle: Vec::new(),
+            orphans: Vec::new(),
+            half_open: Vec::new(),
+        };
         let shortest = [protocol::TCP, protocol::UDP].map(|number| shortest(timeouts, number));
         self.each_flow(|tuple, flow| {
             let shortest = shortest[usize::from(tuple.ports.protocol() != protocol::TCP)];
             let idle = Duration::from_millis(now.milliseconds_since(flow.last_seen()));
             if flow.is_reply() {
                 if idle >= shortest {
-                    orphans.push((tuple, flow.peer()));
+                    found.orphans.push((tuple, flow.peer()));
                 }
                 return;
             }
-            swept.connections += 1;
+            found.swept.connections += 1;
             if idle >= shortest {
-                candidates.push(tuple);
+                found.idle.push(tuple);
             }
         })?;
-        for tuple in candidates {
-            let limit = |phase| timeout(timeouts, tuple.ports.protocol(), phase);
-            if self.remove_if(&tuple, |phase, idle| idle >= limit(phase), now)? {
-                swept.removed += 1;
+        let limit = timeouts.tcp_handshake.max(timeouts.udp);
+        self.each_half_open(|tuple, entered| {
+            found.swept.half_open += 1;
+            if Duration::from_millis(now.milliseconds_since(entered)) > limit {
+                found.half_open.push(tuple);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Removes some of what was found, if it still is so. Says whether there is more.
+    ///
+    /// The kernel's map has no conditional removal: a packet that comes in the microseconds between the last look at
+    /// a connection and its removal finds it gone, as it would have a moment later.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn remove_some(
+        &mut self,
+        found: &mut Found<F>,
+        timeouts: &Timeouts,
+        now: Tick,
+    ) -> Result<bool, KernelError> {
+        for _ in 0..SOME {
+            if let Some(tuple) = found.idle.pop() {
+                let limit = |phase| timeout(timeouts, tuple.ports.protocol(), phase);
+                if self.remove_if(&tuple, |phase, idle| idle >= limit(phase), now)? {
+                    found.swept.removed += 1;
+                }
+            } else if let Some((reply, original)) = found.orphans.pop() {
+                // Left by a daemon that was killed between the two.
+                if self.flow(&original).is_none() {
+                    let _ = self.flows()?.remove(&tuple_to_raw(reply));
+                }
+            } else if let Some(tuple) = found.half_open.pop() {
+                if self.flow(&tuple).is_none() {
+                    let _ = self.half_open()?.remove(&tuple_to_raw(tuple));
+                }
+            } else {
+                return Ok(false);
             }
         }
-        swept.connections -= swept.removed;
-        // A reply whose original is gone was left by a daemon that was killed between the two.
-        for (reply, original) in orphans {
-            if self.flow(&original).is_none() {
-                let _ = self.flows()?.remove(&tuple_to_raw(reply));
-            }
-        }
-        swept.half_open = self.sweep_half_open(timeouts, now)?;
-        Ok(swept)
+        Ok(true)
     }
 
     /// Removes a connection when `condition` holds for its phase and idle time, looked up now. Says whether it did.
@@ -282,25 +326,5 @@ impl<F: KernelFamily> FamilyMaps<F> {
             let _ = self.half_open()?.remove(&tuple_to_raw(*tuple));
         }
         Ok(true)
-    }
-
-    /// Counts the half-open connections, and removes from the count those whose connection is gone.
-    fn sweep_half_open(&mut self, timeouts: &Timeouts, now: Tick) -> Result<u64, KernelError> {
-        let mut count = 0;
-        let mut old = Vec::new();
-        let limit = timeouts.tcp_handshake.max(timeouts.udp);
-        self.each_half_open(|tuple, entered| {
-            count += 1;
-            if Duration::from_millis(now.milliseconds_since(entered)) > limit {
-                old.push(tuple);
-            }
-        })?;
-        for tuple in old {
-            if self.flow(&tuple).is_none() {
-                let _ = self.half_open()?.remove(&tuple_to_raw(tuple));
-                count -= 1;
-            }
-        }
-        Ok(count)
     }
 }

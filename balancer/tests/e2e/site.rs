@@ -303,7 +303,7 @@ impl Site {
         eventually_some("a moment in which no frame comes", PATIENCE, || {
             let before = self.received_by_the_kernel();
             let counted = self.status().packets.received;
-            (before == self.received_by_the_kernel()).then(|| before - counted)
+            (before == self.received_by_the_kernel()).then(|| before.wrapping_sub(counted))
         })
         .unwrap()
     }

@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use balancer::control::document::{
-    BackendState, ChangeDocument, ConnectionState, FlushDocument, XdpMode,
+    BackendState, ChangeDocument, ConnectionState, ConnectionsDocument, FlushDocument,
 };
-use balancer_lab::{TcpEcho, UdpEcho, eventually};
+use balancer_lab::{TcpEcho, eventually};
 
 use crate::schedule::{backend, nth};
 use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
@@ -131,66 +131,78 @@ fn connections_are_listed_as_they_are_and_flushed() {
 }
 
 #[test]
-fn every_packet_is_counted_once() {
-    let Some(mut site) = Site::new("counters", Shape::Links, 1) else {
+fn every_command_answers_as_text_and_as_json() {
+    let Some((site, _echo)) = site("commands") else {
         return;
     };
-    let echo = UdpEcho::start(&site.backends[0], [9]).unwrap();
-    site.start(
-        "[[service]]\nname = \"udp\"\nlisten = \"192.0.2.10:9\"\nprotocol = \"udp\"\nbackend = [{ address = \"10.0.1.3:9\" }]\n",
-    );
-    let socket = site
-        .client
-        .udp_socket("0.0.0.0:0".parse().unwrap())
-        .unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    for size in 0..50_u16 {
-        socket
-            .send_to(&vec![b'x'; size.into()], "192.0.2.10:9")
-            .unwrap();
-        socket.recv(&mut [0; 64]).unwrap();
+    let _held = site.client.connect(TO.into(), Some(5000), SOON).unwrap();
+    // One with nothing on it, so that waiting ends.
+    let backend = match site.connections().connections[0].backend.as_str() {
+        "10.0.1.3:7" => "10.0.2.3:7",
+        _ => "10.0.1.3:7",
+    };
+    // The command, what its text tells, and what its document has beside the version.
+    let commands: [(&[&str], &str, &str); 11] = [
+        (&["status"], "eth1 (native, index ", "status"),
+        (&["services"], "192.0.2.10:7", "services"),
+        (&["connections"], "192.0.2.1:5000", "connections"),
+        (&["drops"], "REASON", "drops"),
+        (&["drain", "web", backend], ": drained", "changed"),
+        (&["drain", "web", backend, "--wait"], ": drained", "changed"),
+        (&["undrain", "web", backend], ": up", "changed"),
+        (&["weight", "web", backend, "3"], "weight 3", "changed"),
+        (&["reload", "--dry-run"], "would change nothing", "reload"),
+        (&["reload"], ": no changes", "reload"),
+        (&["flush", "connections"], "1 connections", "flushed"),
+    ];
+    for (command, told, key) in commands {
+        let text = site.ctl(command).unwrap();
+        assert!(text.contains(told), "{command:?}: {text}");
+        let document: serde_json::Value = site.document(command);
+        assert_eq!(document["version"], 1, "{command:?}: {document}");
+        assert!(!document[key].is_null(), "{command:?}: {document}");
     }
-    let backend = &site.services()[0].backends[0];
-    assert_eq!(echo.datagrams(), 50);
-    assert_eq!(
-        (backend.connections_total, backend.connections_active),
-        (1, 1)
-    );
-    assert_eq!(
-        (backend.forward.packets, backend.forward.bytes),
-        (50, 50 * 28 + 49 * 50 / 2)
-    );
-    assert_eq!((backend.reply.packets, backend.reply.bytes), (50, 50 * 30));
-    let connection = &site.connections().connections[0];
-    assert_eq!(connection.forward, backend.forward);
-    assert_eq!(connection.reply, backend.reply);
-    assert_eq!(connection.state, ConnectionState::Stream);
+}
 
-    let status = site.status();
-    let packets = status.packets;
+#[test]
+fn connections_are_chosen_and_cut() {
+    let Some((site, _echo)) = site("chosen") else {
+        return;
+    };
+    let _held = [0; 4].map(|_| site.client.connect(TO.into(), None, SOON).unwrap());
+    let list = |arguments: &[&str]| -> ConnectionsDocument {
+        site.document(&[&["connections"], arguments].concat())
+    };
+    let on_one = list(&["--backend", "10.0.1.3:7"]);
+    assert_eq!((on_one.total, on_one.truncated), (2, false));
+    for connection in on_one.connections {
+        assert_eq!(connection.backend, "10.0.1.3:7");
+    }
+    let cut = list(&["--service", "web", "--limit", "3"]);
     assert_eq!(
-        packets.received,
-        packets.forwarded + packets.passed + packets.dropped
+        (cut.total, cut.connections.len(), cut.truncated),
+        (4, 3, true)
     );
-    assert_eq!(packets.forwarded, 100);
-    assert_eq!(packets.dropped, site.drops().drops.values().sum::<u64>());
+}
+
+#[test]
+fn waiting_for_a_drain_is_bounded() {
+    let Some((site, _echo)) = site("drain-wait") else {
+        return;
+    };
+    let held = [0; 2].map(|_| site.client.connect(TO.into(), None, SOON).unwrap());
+    let drain = ["drain", "web", "10.0.1.3:7", "--wait", "--timeout"];
+    let error = site.ctl(&[&drain[..], &["1s"]].concat()).unwrap_err();
     assert!(
-        status.pressure.values().all(|count| *count == 0),
-        "{:?}",
-        status.pressure
+        error.contains("is drained, but 1 connections have not ended in time"),
+        "{error}"
     );
-    let modes: Vec<(String, XdpMode)> = status
-        .interfaces
-        .into_iter()
-        .map(|interface| (interface.name, interface.mode))
-        .collect();
+    drop(held);
+    let changed = site
+        .document::<ChangeDocument>(&[&drain[..], &["20s"]].concat())
+        .changed;
     assert_eq!(
-        modes,
-        [
-            ("eth0".to_owned(), XdpMode::Native),
-            ("eth1".to_owned(), XdpMode::Native)
-        ]
+        (changed.state, changed.connections_active),
+        (BackendState::Drained, 0)
     );
-    assert!(site.ctl(&["status"]).unwrap().contains("eth1 (native"));
-    assert!(site.ctl(&["services"]).unwrap().contains("10.0.1.3:9"));
 }

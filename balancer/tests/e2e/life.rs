@@ -1,8 +1,11 @@
 //! Starting, ending, expiring.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::time::Duration;
 
-use balancer_lab::{TcpEcho, UdpEcho, eventually};
+use balancer::control::document::XdpMode;
+use balancer_lab::{Signal, TcpEcho, UdpEcho, eventually};
 
 use crate::schedule::{backend, nth};
 use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
@@ -83,6 +86,127 @@ fn keep_goes_on_until_balancerctl_detaches() {
     assert!(text.contains("nothing to detach"), "{text}");
     site.start_again();
     greeting(&site.client, TO.into(), None);
+}
+
+#[test]
+fn a_daemon_started_after_keep_takes_over() {
+    let Some(mut site) = Site::new("keep-on", Shape::Links, 1) else {
+        return;
+    };
+    let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
+    site.daemon_key("on_exit = \"keep\"");
+    site.start(&service());
+    let mut held = site.client.connect(TO.into(), Some(5000), SOON).unwrap();
+    let uncounted = site.uncounted();
+    site.end(Signal::SIGINT);
+    assert_eq!(attached(&site), 2);
+    greeting(&site.client, TO.into(), None);
+    site.start_again();
+    assert!(site.daemon().stderr().contains("adopted=true"));
+    assert_eq!(site.services()[0].backends[0].connections_total, 2);
+    let list = site.connections().connections;
+    assert!(
+        list.iter()
+            .any(|connection| connection.client == held.local_addr().unwrap()),
+        "{list:?}"
+    );
+    held.set_read_timeout(Some(SOON)).unwrap();
+    held.write_all(b"still there\n").unwrap();
+    let mut lines = BufReader::new(held).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("b1 "));
+    assert_eq!(lines.next().unwrap().unwrap(), "still there");
+    assert_eq!(site.uncounted(), uncounted);
+}
+
+#[test]
+fn what_a_killed_daemon_left_is_taken_away() {
+    let Some(mut site) = Site::new("killed", Shape::Links, 1) else {
+        return;
+    };
+    let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
+    site.start(&service());
+    site.kill();
+    greeting(&site.client, TO.into(), None);
+    let path = site.pins.display().to_string();
+    let detach = || -> serde_json::Value { site.document(&["detach", "--pin-path", &path]) };
+    let document = detach();
+    assert_eq!(document["version"], 1);
+    let detached: Vec<&str> = document["detached"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line.as_str().unwrap())
+        .collect();
+    for pin in ["link-eth0", "link-eth1", "FLOWS_V4", "STATS"] {
+        assert!(
+            detached.iter().any(|line| line.contains(pin)),
+            "{pin} in {detached:?}"
+        );
+    }
+    assert_eq!(attached(&site), 0);
+    assert!(!site.pins.exists());
+    assert_eq!(detach()["detached"], serde_json::json!([]));
+}
+
+#[test]
+fn it_runs_in_generic_mode() {
+    let Some(mut site) = Site::new("generic", Shape::Links, 2) else {
+        return;
+    };
+    let _echo: Vec<TcpEcho> = site
+        .backends
+        .iter()
+        .map(|host| TcpEcho::start(host, [7]).unwrap())
+        .collect();
+    site.datapath_key("xdp_mode = \"generic\"");
+    site.start(&nth(
+        "192.0.2.10:7",
+        &[backend("10.0.1.3:7"), backend("10.0.2.3:7")],
+    ));
+    for interface in site.status().interfaces {
+        assert_eq!(interface.mode, XdpMode::Generic, "{}", interface.name);
+    }
+    let who = [0; 6].map(|_| greeting(&site.client, TO.into(), None).0);
+    assert_ne!(who[0], who[1]);
+    assert!(who.chunks(2).all(|turn| turn == &who[..2]), "{who:?}");
+}
+
+#[test]
+fn an_interface_without_native_xdp_gets_the_other_with_a_warning() {
+    let Some(mut site) = Site::new("auto", Shape::Links, 1) else {
+        return;
+    };
+    // The loopback device has none.
+    site.replace_head("\"eth1\"", "\"eth1\", \"lo\"");
+    site.start(&service());
+    let modes = site
+        .status()
+        .interfaces
+        .into_iter()
+        .map(|interface| (interface.name, interface.mode));
+    assert_eq!(
+        modes.collect::<BTreeMap<_, _>>(),
+        [
+            ("eth0", XdpMode::Native),
+            ("eth1", XdpMode::Native),
+            ("lo", XdpMode::Generic)
+        ]
+        .map(|(name, mode)| (name.to_owned(), mode))
+        .into()
+    );
+    let log = site.daemon().stderr();
+    let warning = log.lines().find(|line| line.contains("generic mode"));
+    assert!(
+        warning.is_some_and(|line| line.contains("WARN") && line.contains("\"lo\"")),
+        "{log}"
+    );
+    // Asked for native, it does not settle for less.
+    site.terminate();
+    site.datapath_key("xdp_mode = \"native\"");
+    site.configure(&service());
+    let error = site.start_refused();
+    assert!(error.contains("cannot be attached to lo"), "{error}");
+    assert_eq!(attached(&site), 0);
 }
 
 #[test]

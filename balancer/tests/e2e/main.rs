@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
 
 mod control;
+mod counters;
 mod crash;
 mod life;
 mod nat;

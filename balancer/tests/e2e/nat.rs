@@ -1,9 +1,11 @@
 //! What backends see, and what comes back.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 use balancer_lab::{TcpEcho, UdpEcho};
+use socket2::{Domain, Socket, Type};
 
 use crate::site::{SOON, Shape, Site, greeting};
 
@@ -22,6 +24,10 @@ fn backends_see_who_the_configuration_says() {
     let tcp = TcpEcho::start(&site.backends[0], [7, 8, 9]).unwrap();
     let udp = UdpEcho::start(&site.backends[0], [7, 8, 9]).unwrap();
     site.balancer.address("eth1", "10.0.1.77/24").unwrap();
+    // Not preferred, or the kernel might take it for its own source, and so would `masquerade`.
+    site.balancer
+        .ip("addr add 2001:db8:1::77/64 dev eth1 nodad preferred_lft 0")
+        .unwrap();
     let cases = [
         ("192.0.2.10:7", "masquerade", "10.0.1.3:7", "10.0.1.1"),
         ("192.0.2.10:8", "none", "10.0.1.3:8", "192.0.2.1"),
@@ -37,6 +43,12 @@ fn backends_see_who_the_configuration_says() {
             "none",
             "[2001:db8:1::3]:8",
             "2001:db8::1",
+        ),
+        (
+            "[2001:db8::10]:9",
+            "2001:db8:1::77",
+            "[2001:db8:1::3]:9",
+            "2001:db8:1::77",
         ),
     ];
     let services: Vec<String> = cases
@@ -75,79 +87,83 @@ fn backends_see_who_the_configuration_says() {
     drop(tcp);
 }
 
-#[test]
-fn two_clients_with_one_source_port_share_a_backend() {
-    let Some(mut site) = Site::new("same-port", Shape::Links, 1) else {
+/// Twenty clients with the same source port, over TCP and over UDP, to one backend behind `masquerade`.
+fn one_source_port(name: &str, clients: &[IpAddr], listen: &str, to: &str) {
+    let Some(mut site) = Site::new(name, Shape::Links, 1) else {
         return;
     };
     let tcp = TcpEcho::start(&site.backends[0], [7]).unwrap();
     let udp = UdpEcho::start(&site.backends[0], [7]).unwrap();
-    let clients: Vec<String> = (0..20)
-        .map(|n| format!("addr add 192.0.2.{}/24 dev eth0", 100 + n))
-        .collect();
-    site.client.ip_batch(clients).unwrap();
+    let addresses = clients.iter().map(|client| {
+        let length = if client.is_ipv4() { 24 } else { 64 };
+        format!("addr add {client}/{length} dev eth0")
+    });
+    site.client.ip_batch(addresses).unwrap();
     site.start(
         &[
-            service("192.0.2.10:7", "tcp", "masquerade", "10.0.1.3:7"),
-            service("192.0.2.10:7", "udp", "masquerade", "10.0.1.3:7"),
+            service(listen, "tcp", "masquerade", to),
+            service(listen, "udp", "masquerade", to),
         ]
         .concat(),
     );
-    let streams = site
-        .client
-        .enter(|| {
-            use std::io::{Read as _, Write as _};
-            let mut streams: Vec<std::net::TcpStream> = (0..20)
-                .map(|number| {
-                    let socket =
-                        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
-                            .unwrap();
-                    socket.set_reuse_address(true).unwrap();
-                    socket
-                        .bind(&SocketAddr::from(([192, 0, 2, 100 + number], 6000)).into())
-                        .unwrap();
-                    socket
-                        .connect(&SocketAddr::from(([192, 0, 2, 10], 7)).into())
-                        .unwrap();
-                    let stream: std::net::TcpStream = socket.into();
-                    stream.set_read_timeout(Some(SOON)).unwrap();
-                    stream
-                })
-                .collect();
-            // Each talks, while all are open.
-            for (number, stream) in streams.iter_mut().enumerate() {
-                let text = format!("to {number}\n");
-                stream.write_all(text.as_bytes()).unwrap();
-                let mut answer = Vec::new();
-                while !answer.ends_with(text.as_bytes()) {
-                    let mut buffer = [0; 256];
-                    let length = stream.read(&mut buffer).unwrap();
-                    assert!(length > 0, "{number}: cut off after {answer:?}");
-                    answer.extend(&buffer[..length]);
-                }
+    let listen: SocketAddr = listen.parse().unwrap();
+    let connect = |client: IpAddr| {
+        let from = SocketAddr::new(client, 6000);
+        let socket = Socket::new(Domain::for_address(from), Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&from.into()).unwrap();
+        socket.connect_timeout(&listen.into(), SOON).unwrap();
+        let stream: TcpStream = socket.into();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream
+    };
+    let talk = || {
+        let mut streams: Vec<TcpStream> = clients.iter().copied().map(connect).collect();
+        // Each talks, while all are open.
+        for (client, stream) in clients.iter().zip(&mut streams) {
+            let text = format!("from {client}\n");
+            stream.write_all(text.as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(text.as_bytes()) {
+                let mut buffer = [0; 256];
+                let length = stream.read(&mut buffer).unwrap();
+                assert!(length > 0, "{client}: cut off after {answer:?}");
+                answer.extend(&buffer[..length]);
             }
-            streams
-        })
-        .unwrap();
+        }
+        for &client in clients {
+            let socket = UdpSocket::bind(SocketAddr::new(client, 6001)).unwrap();
+            socket.set_read_timeout(Some(SOON)).unwrap();
+            socket.send_to(b"?", listen).unwrap();
+            socket.recv(&mut [0; 64]).unwrap();
+        }
+    };
+    site.client.enter(talk).unwrap();
     let peers: BTreeSet<SocketAddr> = tcp.peers().into_iter().collect();
-    assert_eq!(peers.len(), 20, "no two share a port: {peers:?}");
+    assert_eq!(peers.len(), clients.len(), "no two share a port: {peers:?}");
     assert_eq!(
         peers.iter().filter(|peer| peer.port() == 6000).count(),
         1,
         "the first keeps its port"
     );
-    drop(streams);
-    site.client
-        .enter(|| {
-            for number in 0..20 {
-                let socket =
-                    std::net::UdpSocket::bind(SocketAddr::from(([192, 0, 2, 100 + number], 6001)))
-                        .unwrap();
-                socket.set_read_timeout(Some(SOON)).unwrap();
-                socket.send_to(b"?", "192.0.2.10:7").unwrap();
-                socket.recv(&mut [0; 64]).unwrap();
-            }
-        })
-        .unwrap();
-    assert_eq!(udp.peers().len(), 20);
+    assert_eq!(udp.peers().len(), clients.len());
+}
+
+#[test]
+fn clients_with_one_source_port_share_a_backend() {
+    let clients: Vec<IpAddr> = (100..120).map(|n| [192, 0, 2, n].into()).collect();
+    one_source_port("same-port", &clients, "192.0.2.10:7", "10.0.1.3:7");
+}
+
+#[test]
+fn clients_with_one_source_port_share_a_backend_over_ipv6() {
+    let clients: Vec<IpAddr> = (0x100..0x114)
+        .map(|n| [0x2001, 0xdb8, 0, 0, 0, 0, 0, n].into())
+        .collect();
+    one_source_port(
+        "same-port6",
+        &clients,
+        "[2001:db8::10]:7",
+        "[2001:db8:1::3]:7",
+    );
 }

@@ -11,6 +11,22 @@ use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
 
 const TO: ([u8; 4], u16) = ([192, 0, 2, 10], 7);
 
+/// A service over IPv4 and the same over IPv6, on backend 1.
+fn both_families(port: &str) -> String {
+    let service = |name, listen: &str, to: &str| {
+        nth(
+            &format!("{listen}:{port}"),
+            &[backend(&format!("{to}:{port}"))],
+        )
+        .replace("web", name)
+    };
+    [
+        service("web4", "192.0.2.10", "10.0.1.3"),
+        service("web6", "[2001:db8::10]", "[2001:db8:1::3]"),
+    ]
+    .concat()
+}
+
 fn site(name: &str, count: usize) -> Option<(Site, Vec<TcpEcho>)> {
     let mut site = Site::new(name, Shape::Links, count)?;
     let echo = site
@@ -27,20 +43,26 @@ fn site(name: &str, count: usize) -> Option<(Site, Vec<TcpEcho>)> {
 
 #[test]
 fn the_first_packet_to_a_flushed_neighbour_is_not_lost() {
-    let Some((site, _echo)) = site("flush", 1) else {
+    let Some(mut site) = Site::new("flush", Shape::Links, 1) else {
         return;
     };
-    for _ in 0..20 {
-        // Not by `ip neigh flush`, which gives up when the entry is there again before it has looked.
-        site.balancer.ip("neigh del 10.0.1.3 dev eth1").unwrap();
-        let start = Instant::now();
-        greeting(&site.client, TO.into(), None);
-        // A lost SYN would come again after a second.
-        assert!(
-            start.elapsed() < Duration::from_millis(500),
-            "{:?}",
-            start.elapsed()
-        );
+    let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
+    site.start(&both_families("7"));
+    for (listen, neighbour) in [
+        ("192.0.2.10:7", "10.0.1.3"),
+        ("[2001:db8::10]:7", "2001:db8:1::3"),
+    ] {
+        for _ in 0..20 {
+            // Not by `ip neigh flush`, which gives up when the entry is there again before it has looked.
+            site.balancer
+                .ip(&format!("neigh del {neighbour} dev eth1"))
+                .unwrap();
+            let start = Instant::now();
+            greeting(&site.client, listen.parse().unwrap(), None);
+            // A lost SYN would come again after a second.
+            let took = start.elapsed();
+            assert!(took < Duration::from_millis(500), "{listen}: {took:?}");
+        }
     }
 }
 
@@ -49,25 +71,33 @@ fn a_new_mac_address_is_followed_within_a_second() {
     let Some(mut site) = Site::new("mac", Shape::Links, 1) else {
         return;
     };
-    let web = WebServer::start(&site.backends[0], WebConfig::default()).unwrap();
-    site.start(&nth("192.0.2.10:80", &[backend("10.0.1.3:80")]));
-    let address = SocketAddr::from(([192, 0, 2, 10], 80));
-    let mut kept = KeepAlive::connect(&site.client, address, None, SOON).unwrap();
-    kept.get("/").unwrap();
-    for last in 1..=3 {
-        site.backends[0]
-            .set_mac("eth0", MacAddress([2, 0, 0, 0, 9, last]), Announce::Yes)
-            .unwrap();
-        let start = Instant::now();
-        site.curl("http://192.0.2.10/").unwrap();
+    let _web = WebServer::start(&site.backends[0], WebConfig::default()).unwrap();
+    site.start(&both_families("80"));
+    let mut last = 0;
+    for listen in ["192.0.2.10:80", "[2001:db8::10]:80"] {
+        let address: SocketAddr = listen.parse().unwrap();
+        let mut kept = KeepAlive::connect(&site.client, address, None, SOON).unwrap();
         kept.get("/").unwrap();
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            start.elapsed()
-        );
+        // The backend's, then the client's, to whom the answers go.
+        for host in [&site.backends[0], &site.client]
+            .into_iter()
+            .cycle()
+            .take(6)
+        {
+            last += 1;
+            host.set_mac("eth0", MacAddress([2, 0, 0, 0, 9, last]), Announce::Yes)
+                .unwrap();
+            let start = Instant::now();
+            site.curl(&format!("http://{listen}/")).unwrap();
+            kept.get("/").unwrap();
+            let took = start.elapsed();
+            assert!(
+                took < Duration::from_secs(1),
+                "{listen}, {}: {took:?}",
+                host.name()
+            );
+        }
     }
-    drop(web);
 }
 
 #[test]

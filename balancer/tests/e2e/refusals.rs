@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use balancer::datapath::kernel::{Back, Kernel, Sizes};
+
 use crate::schedule::{backend, nth};
 use crate::site::{Shape, Site};
 
@@ -63,6 +65,15 @@ fn where_it_cannot_run() {
         text.contains("must be started as root, or with the capabilities CAP_BPF"),
         "{text}"
     );
+
+    // Root with one capability less.
+    let mut less = site.balancer.command("setpriv").unwrap();
+    less.args(["--inh-caps=-all", "--bounding-set=-bpf,-sys_admin", "--"])
+        .arg(env!("CARGO_BIN_EXE_balancerd"))
+        .arg("--config")
+        .arg(&config);
+    let text = one_line(&mut less);
+    assert!(text.contains("(missing: CAP_BPF)"), "{text}");
 
     let mut missing = site
         .balancer
@@ -174,4 +185,39 @@ fn a_foreign_program_is_left_alone_and_named() {
     let expected = format!("eth0 has an XDP program of someone else (id {id})");
     assert!(error.contains(&expected), "{error}: {expected}");
     assert!(!fs::exists(format!("{pins}-2")).unwrap());
+}
+
+#[test]
+fn a_program_attached_by_hand_is_left_alone_too() {
+    let Some(site) = Site::new("by-hand", Shape::Links, 1) else {
+        return;
+    };
+    // Attached by no link of ours, as other programs are.
+    fs::create_dir(&site.pins).unwrap();
+    let pinned = site.pins.join("other");
+    let sizes = Sizes {
+        connections: 1,
+        half_open: 1,
+    };
+    let mut other = Kernel::load(sizes, Back::Redirect, None).unwrap();
+    other.program().unwrap().pin(&pinned).unwrap();
+    let attached = site.balancer.ip(&format!(
+        "link set dev eth1 xdp pinned {}",
+        pinned.display()
+    ));
+    attached.unwrap();
+    fs::remove_dir_all(&site.pins).unwrap();
+    let id = other.program().unwrap().info().unwrap().id();
+    site.configure(&service());
+    let error = site.start_refused();
+    let expected = format!("eth1 has an XDP program of someone else (id {id})");
+    assert!(error.contains(&expected), "{error}: {expected}");
+    let links = site
+        .balancer
+        .run("ip", ["-details", "link"])
+        .unwrap()
+        .stdout;
+    assert_eq!(links.matches("prog/xdp").count(), 1, "{links}");
+    assert!(links.contains(&format!("prog/xdp id {id} ")), "{links}");
+    assert!(!site.pins.exists());
 }

@@ -1,6 +1,6 @@
 //! Which backend a new connection gets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use balancer_lab::{Dnsmasq, Nginx, TcpEcho, UdpEcho, WebConfig, dig};
@@ -92,6 +92,73 @@ fn client_and_backends_share_one_link_over_ipv6() {
     let backends = [101, 102, 103].map(|number| backend(&format!("[2001:db8::{number}]:80")));
     site.start(&nth("[2001:db8::10]:80", &backends));
     rotation(&site, "http://[2001:db8::10]/");
+}
+
+/// Thirty UDP flows over each family, in strict rotation over three backends.
+fn datagrams(name: &str, shape: Shape, backends: [fn(u32) -> String; 2]) {
+    let Some(mut site) = Site::new(name, shape, 3) else {
+        return;
+    };
+    let _echo: Vec<UdpEcho> = site
+        .backends
+        .iter()
+        .map(|host| UdpEcho::start(host, [9]).unwrap())
+        .collect();
+    let listens = ["192.0.2.10:9", "[2001:db8::10]:9"];
+    let service = |(listen, address): (&str, fn(u32) -> String)| {
+        let backends = [1, 2, 3].map(|number| backend(&format!("{}:9", address(number))));
+        nth(listen, &backends).replace(
+            "name = \"web\"",
+            &format!("name = \"{}\"\nprotocol = \"udp\"", listen.len()),
+        )
+    };
+    let services: Vec<String> = listens.into_iter().zip(backends).map(service).collect();
+    site.start(&services.concat());
+    for (index, listen) in listens.into_iter().enumerate() {
+        let to = listen.parse().unwrap();
+        let ask = |_| {
+            let answer = site.client.udp_exchange(to, None, b"?", SOON).unwrap();
+            String::from_utf8(answer).unwrap()
+        };
+        let answers: Vec<String> = (0..30).map(ask).collect();
+        let turn: BTreeSet<&String> = answers[..3].iter().collect();
+        assert_eq!(turn.len(), 3, "{listen}: {answers:?}");
+        assert!(
+            answers.chunks(3).all(|turn| turn == &answers[..3]),
+            "{listen}: {answers:?}"
+        );
+        for backend in &site.services()[index].backends {
+            assert_eq!(
+                (backend.forward.packets, backend.reply.packets),
+                (10, 10),
+                "{listen}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nth_rotates_over_udp() {
+    datagrams(
+        "nth-udp",
+        Shape::Links,
+        [
+            |number| format!("10.0.{number}.3"),
+            |number| format!("[2001:db8:{number}::3]"),
+        ],
+    );
+}
+
+#[test]
+fn nth_rotates_over_udp_on_one_link() {
+    datagrams(
+        "one-arm-udp",
+        Shape::OneArm,
+        [
+            |number| format!("192.0.2.10{number}"),
+            |number| format!("[2001:db8::10{number}]"),
+        ],
+    );
 }
 
 #[test]
@@ -273,6 +340,13 @@ fn services_are_told_apart_by_address_port_and_interface() {
             service("any", "*:7000", "", "10.0.2.3:7000"),
             service("range", "192.0.2.10:7001-7003", "", "10.0.3.3"),
             service(
+                "here",
+                "192.0.2.11:7001",
+                "interface = \"eth0\"",
+                "10.0.1.3:7001",
+            ),
+            service("anywhere", "192.0.2.11:7001", "", "10.0.2.3:7001"),
+            service(
                 "elsewhere",
                 "192.0.2.12:7001",
                 "interface = \"eth1\"",
@@ -287,6 +361,10 @@ fn services_are_told_apart_by_address_port_and_interface() {
     for port in 7001..=7003 {
         assert_eq!(who([192, 0, 2, 10], port), "b3");
     }
+    // By eth0 comes what is for the service there; by eth2 what is for the one without an interface.
+    assert_eq!(who([192, 0, 2, 11], 7001), "b1");
+    let by_another = greeting(&site.backends[1], ([192, 0, 2, 11], 7001).into(), None);
+    assert_eq!(by_another.0, "b2");
     // The service on eth1 does not take what comes by eth0: nobody listens there.
     let refused = site
         .client

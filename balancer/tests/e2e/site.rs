@@ -3,12 +3,13 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use balancer::control::document::{
     ConnectionsDocument, DropsDocument, Service, ServicesDocument, Status, StatusDocument,
 };
-use balancer_lab::{Host, Lab, Process, Signal, eventually_some};
+use balancer_lab::{Host, Lab, Process, Signal, eventually_some, killed_by};
 use serde::de::DeserializeOwned;
 
 /// How long a daemon may take to start or to reload, on a machine that is busy.
@@ -31,6 +32,8 @@ pub enum Shape {
 /// Dropped, the daemon is ended and all of it goes, pins too.
 pub struct Site {
     daemon: Option<Process>,
+    /// Daemons before it: what they logged is shown too when the test fails.
+    ended: Vec<Process>,
     pub client: Host,
     pub balancer: Host,
     pub backends: Vec<Host>,
@@ -109,6 +112,7 @@ impl Site {
         );
         let site = Self {
             daemon: None,
+            ended: Vec::new(),
             client,
             balancer,
             backends,
@@ -216,17 +220,29 @@ impl Site {
 
     /// Ends the daemon with SIGTERM; it must end well.
     pub fn terminate(&mut self) {
-        let daemon = self.daemon.take().unwrap();
-        daemon.kill(Signal::SIGTERM).unwrap();
-        let status = daemon.wait(PATIENCE).unwrap();
-        assert!(status.success(), "{status}: {}", daemon.stderr());
+        self.end(Signal::SIGTERM);
+    }
+
+    /// Asks the daemon to end by a signal; it must end well.
+    pub fn end(&mut self, signal: Signal) {
+        let status = self.signal_and_wait(signal);
+        assert!(status.success(), "{signal}: {status}");
     }
 
     /// Kills the daemon with SIGKILL.
     pub fn kill(&mut self) {
+        let status = self.signal_and_wait(Signal::SIGKILL);
+        assert!(killed_by(status, Signal::SIGKILL), "{status}");
+    }
+
+    fn signal_and_wait(&mut self, signal: Signal) -> ExitStatus {
         let daemon = self.daemon.take().unwrap();
-        daemon.kill(Signal::SIGKILL).unwrap();
-        daemon.wait(PATIENCE).unwrap();
+        let status = daemon
+            .kill(signal)
+            .and_then(|()| daemon.wait(PATIENCE))
+            .unwrap();
+        self.ended.push(daemon);
+        status
     }
 
     /// Writes another configuration, sends SIGHUP, and waits for the outcome.
@@ -279,6 +295,30 @@ impl Site {
 
     pub fn drops(&self) -> DropsDocument {
         self.document(&["drops"])
+    }
+
+    /// How many frames the kernel has received on the balancer's interfaces and the program has not counted: those that
+    /// came before it was attached. It stays the same as long as every frame goes through the program.
+    pub fn uncounted(&self) -> u64 {
+        eventually_some("a moment in which no frame comes", PATIENCE, || {
+            let before = self.received_by_the_kernel();
+            let counted = self.status().packets.received;
+            (before == self.received_by_the_kernel()).then(|| before - counted)
+        })
+        .unwrap()
+    }
+
+    /// The frames received on all interfaces but the loopback device, by the kernel's own count.
+    fn received_by_the_kernel(&self) -> u64 {
+        // Of the thread: the process is in another namespace.
+        let read = || fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let table = self.balancer.enter(read).unwrap();
+        let devices = table.lines().filter_map(|line| line.split_once(':'));
+        devices
+            .filter(|(name, _)| name.trim() != "lo")
+            .map(|(_, counts)| counts.split_whitespace().nth(1).unwrap())
+            .map(|packets| packets.parse::<u64>().unwrap())
+            .sum()
     }
 
     /// Fetches `/` with curl over a connection of its own.

@@ -49,7 +49,7 @@ pub enum PathError {
 /// What the follower is asked for.
 enum Ask {
     Follow(Vec<Target>, oneshot::Sender<Result<(), PathError>>),
-    Retain(HashSet<u32>),
+    Retain,
     End(oneshot::Sender<()>),
 }
 
@@ -92,9 +92,9 @@ impl Paths {
         answered.await.unwrap_or(Err(PathError::Ended))
     }
 
-    /// Ceases to follow all but these.
-    pub async fn retain(&self, backends: HashSet<u32>) {
-        let _ = self.asks.send(Ask::Retain(backends)).await;
+    /// Ceases to follow the backends that no packet can go to any more.
+    pub async fn retain(&self) {
+        let _ = self.asks.send(Ask::Retain).await;
     }
 
     /// Ceases to follow, and leaves neighbours to the kernel.
@@ -151,9 +151,9 @@ impl Follower {
             let done = tokio::select! {
                 ask = asks.recv() => match ask {
                     Some(Ask::Follow(targets, answer)) => self.follow(targets, answer).await,
-                    Some(Ask::Retain(backends)) => self.retain(&backends).await,
+                    Some(Ask::Retain) => self.give_up().await,
                     Some(Ask::End(answer)) => {
-                        let _ = self.retain(&HashSet::new()).await;
+                        self.retain(&HashSet::new()).await;
                         let _ = answer.send(());
                         break;
                     }
@@ -376,7 +376,14 @@ impl Follower {
         }
     }
 
-    async fn retain(&mut self, backends: &HashSet<u32>) -> Result<(), PathError> {
+    /// Asked now, and not by who wants it: what a reload has begun to follow meanwhile is among the targets.
+    async fn give_up(&mut self) -> Result<(), PathError> {
+        let targets = self.tables.with(|tables| tables.targets()).await?;
+        self.retain(&targets).await;
+        Ok(())
+    }
+
+    async fn retain(&mut self, backends: &HashSet<u32>) {
         let hops = |followed: &BTreeMap<u32, Followed>| -> HashSet<(u32, IpAddr)> {
             followed
                 .values()
@@ -390,7 +397,6 @@ impl Follower {
             // Its link may be gone, and its entry with it.
             let _ = self.netlink.release(interface, address).await;
         }
-        Ok(())
     }
 
     /// Writes the ways that changed.

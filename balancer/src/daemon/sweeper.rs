@@ -30,10 +30,7 @@ pub async fn run(tables: Shared<Tables>, paths: Paths) {
         }
         let took = start.elapsed();
         if pass.is_multiple_of(RETAIN) {
-            match tables.with(|tables| tables.targets()).await {
-                Ok(targets) => paths.retain(targets).await,
-                Err(error) => tracing::error!(%error, "connections cannot be counted"),
-            }
+            paths.retain().await;
         }
         let timeouts = tables.with(|tables| tables.config.timeouts).await;
         sleep(period(&timeouts, took)).await;

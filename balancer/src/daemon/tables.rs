@@ -40,6 +40,8 @@ pub struct Tables {
     pub config: Config,
     /// The ids of its services.
     pub service_ids: Vec<ServiceIds>,
+    /// The backends of the configuration that was named last, in effect or about to be.
+    named: HashSet<u32>,
     /// What operators changed since.
     pub overrides: Overrides,
     /// The number of the configuration.
@@ -98,6 +100,7 @@ impl Tables {
             pins,
             config,
             service_ids: Vec::new(),
+            named: HashSet::new(),
             overrides: Overrides::default(),
             generation: 0,
             indexes: HashMap::new(),
@@ -110,9 +113,16 @@ impl Tables {
     /// # Errors
     /// [`KernelError`].
     pub fn name(&mut self, config: Config) -> Result<Named, KernelError> {
+        // What the configuration in effect uses is not given away before the next one is.
+        let configured: HashSet<u32> = backends(&self.service_ids).collect();
         let ids = self
             .ids
-            .assign(&mut self.kernel, &config.services, in_use)?;
+            .assign(&mut self.kernel, &config.services, |kernel| {
+                let mut used = in_use(kernel)?;
+                used.extend(&configured);
+                Ok(used)
+            })?;
+        self.named = backends(&ids).collect();
         Ok(Named { config, ids })
     }
 
@@ -307,14 +317,15 @@ impl Tables {
             .collect())
     }
 
-    /// Every backend that packets may go to: those of the configuration and those that still have connections.
+    /// Every backend that packets may go to: those of the configuration, in effect or about to be, and those that still
+    /// have connections.
     ///
     /// # Errors
     /// [`KernelError`].
     pub fn targets(&self) -> Result<HashSet<u32>, KernelError> {
-        let configured = self.service_ids.iter().flat_map(|ids| &ids.backends);
         let mut targets = in_use(&self.kernel)?;
-        targets.extend(configured);
+        targets.extend(backends(&self.service_ids));
+        targets.extend(&self.named);
         Ok(targets)
     }
 }
@@ -324,6 +335,11 @@ fn active(kernel: &Kernel) -> Result<HashMap<u32, u64>, KernelError> {
     kernel.v4.count_active(&mut counts)?;
     kernel.v6.count_active(&mut counts)?;
     Ok(counts)
+}
+
+/// The backends of services.
+fn backends(ids: &[ServiceIds]) -> impl Iterator<Item = u32> + '_ {
+    ids.iter().flat_map(|ids| ids.backends.iter().copied())
 }
 
 /// The backends that flows refer to.

@@ -54,9 +54,12 @@ fn the_first_packet_to_a_flushed_neighbour_is_not_lost() {
     ] {
         for _ in 0..20 {
             // Not by `ip neigh flush`, which gives up when the entry is there again before it has looked.
-            site.balancer
-                .ip(&format!("neigh del {neighbour} dev eth1"))
-                .unwrap();
+            // There is none to delete until the daemon has had the last one made anew.
+            eventually("the entry to be deleted", SOON, || {
+                let line = format!("neigh del {neighbour} dev eth1");
+                site.balancer.ip(&line).is_ok()
+            })
+            .unwrap();
             let start = Instant::now();
             greeting(&site.client, listen.parse().unwrap(), None);
             // A lost SYN would come again after a second.

@@ -22,6 +22,14 @@ fn attached(site: &Site) -> usize {
     links.matches("prog/xdp").count()
 }
 
+/// So many programs are attached, in a moment: the kernel detaches behind the removal of a pin.
+fn expect_attached(site: &Site, count: usize) {
+    eventually("the programs to be attached or detached", SOON, || {
+        attached(site) == count
+    })
+    .unwrap();
+}
+
 fn service() -> String {
     nth("192.0.2.10:7", &[backend("10.0.1.3:7")])
 }
@@ -34,11 +42,11 @@ fn detach_takes_everything_away() {
     let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
     site.start(&service());
     greeting(&site.client, TO.into(), None);
-    assert_eq!(attached(&site), 2);
+    expect_attached(&site, 2);
     let neighbours = || site.balancer.run("ip", ["neigh"]).unwrap().stdout;
     assert!(neighbours().contains("managed"), "{}", neighbours());
     site.terminate();
-    assert_eq!(attached(&site), 0);
+    expect_attached(&site, 0);
     assert!(!site.pins.exists() && !site.directory().join("control.sock").exists());
     let neighbours = site.balancer.run("ip", ["neigh"]).unwrap().stdout;
     assert!(!neighbours.contains("managed"), "{neighbours}");
@@ -64,7 +72,7 @@ fn keep_goes_on_until_balancerctl_detaches() {
     let error = site.ctl(&["detach", "--pin-path", &path]).unwrap_err();
     assert!(error.contains("balancerd runs"), "{error}");
     site.terminate();
-    assert_eq!(attached(&site), 2);
+    expect_attached(&site, 2);
     greeting(&site.client, TO.into(), None);
     // Its pins cannot be misread by a daemon with other sizes.
     site.datapath_key("max_connections = 4096\nmax_half_open = 1024");
@@ -80,7 +88,7 @@ fn keep_goes_on_until_balancerctl_detaches() {
         text.contains("link-eth0") && text.contains("FLOWS_V6"),
         "{text}"
     );
-    assert_eq!(attached(&site), 0);
+    expect_attached(&site, 0);
     assert!(!site.pins.exists());
     let text = site.ctl(&["detach", "--pin-path", &path]).unwrap();
     assert!(text.contains("nothing to detach"), "{text}");
@@ -99,7 +107,7 @@ fn a_daemon_started_after_keep_takes_over() {
     let mut held = site.client.connect(TO.into(), Some(5000), SOON).unwrap();
     let uncounted = site.uncounted();
     site.end(Signal::SIGINT);
-    assert_eq!(attached(&site), 2);
+    expect_attached(&site, 2);
     greeting(&site.client, TO.into(), None);
     site.start_again();
     assert!(site.daemon().stderr().contains("adopted=true"));
@@ -143,7 +151,7 @@ fn what_a_killed_daemon_left_is_taken_away() {
             "{pin} in {detached:?}"
         );
     }
-    assert_eq!(attached(&site), 0);
+    expect_attached(&site, 0);
     assert!(!site.pins.exists());
     assert_eq!(detach()["detached"], serde_json::json!([]));
 }
@@ -206,7 +214,7 @@ fn an_interface_without_native_xdp_gets_the_other_with_a_warning() {
     site.configure(&service());
     let error = site.start_refused();
     assert!(error.contains("cannot be attached to lo"), "{error}");
-    assert_eq!(attached(&site), 0);
+    expect_attached(&site, 0);
 }
 
 #[test]
@@ -215,12 +223,12 @@ fn an_interface_left_out_at_a_restart_is_detached() {
         return;
     };
     site.start(&service());
-    assert_eq!(attached(&site), 3);
+    expect_attached(&site, 3);
     site.kill();
     site.replace_head(", \"eth2\"", "");
     site.configure(&service());
     site.start_again();
-    assert_eq!(attached(&site), 2);
+    expect_attached(&site, 2);
 }
 
 #[test]

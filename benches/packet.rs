@@ -14,12 +14,13 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use balancer::datapath::kernel::{FamilyMaps, Kernel};
+use balancer::datapath::flows::FlowTable;
+use balancer::datapath::kernel::Kernel;
 use balancer::datapath::memory::Memory;
-use balancer::datapath::raw::KernelFamily;
 use balancer_bench::net::{Sample, Samples, thread_time};
 use balancer_bench::scene::{Control, ELSEWHERE, INGRESS, Scene, Version, action, tcp};
 use balancer_bench::wrapper::Wrapper;
+use balancer_common::family::Family;
 use balancer_common::pipeline::process;
 use balancer_common::verdict::{Drop, Pass, Verdict};
 use criterion::measurement::WallTime;
@@ -193,9 +194,9 @@ fn prove(
     let flows = case.frames.len();
     // The last round is not a whole one, so that it matters which flow comes when.
     let runs = flows * 3 + flows.div_ceil(2);
-    let before = (kernel.stats()?, packets(kernel, case.version)?);
+    let before = (kernel.stats()?, packets(kernel, case.version));
     let outcome = target.run(runs as u32)?;
-    let after = (kernel.stats()?, packets(kernel, case.version)?);
+    let after = (kernel.stats()?, packets(kernel, case.version));
 
     let mut expected = case.frames[(runs - 1) % flows].clone();
     let input = expected.clone();
@@ -240,12 +241,12 @@ fn prove(
 }
 
 /// The packet counters of all flows, ordered by their tuples.
-fn packets(kernel: &Kernel, version: Version) -> anyhow::Result<Vec<u64>> {
-    fn of<F: KernelFamily>(maps: &FamilyMaps<F>) -> anyhow::Result<Vec<u64>> {
-        let mut flows = Vec::new();
-        maps.each_flow(|tuple, flow| flows.push((tuple, flow.packets.get())))?;
+fn packets(kernel: &Kernel, version: Version) -> Vec<u64> {
+    fn of<F: Family>(table: &FlowTable<F>) -> Vec<u64> {
+        let flows = table.flows().map(|flow| (flow.tuple(), flow.counts().0));
+        let mut flows: Vec<_> = flows.collect();
         flows.sort_unstable();
-        Ok(flows.into_iter().map(|(_, packets)| packets).collect())
+        flows.into_iter().map(|(_, packets)| packets).collect()
     }
     match version {
         Version::V4 => of(&kernel.v4),

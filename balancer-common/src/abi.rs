@@ -4,7 +4,7 @@ use crate::hop::Hop;
 use crate::verdict::VERDICTS;
 
 /// The version of everything that is pinned. A daemon that finds another one refuses; it never misreads.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// How many services can have an id.
 pub const MAX_SERVICES: u32 = 4096;
@@ -17,16 +17,19 @@ pub const MAX_BACKENDS: u32 = 16_384;
 /// (`XDP_TX`) only if there is an XDP program on the peer too.
 pub const REDIRECTS_BACK: &str = "REDIRECTS_BACK";
 
+/// The name of another constant, the [`crate::table::Geometry`] of the flow tables.
+pub const GEOMETRY: &str = "GEOMETRY";
+
 /// The names of the maps, as in the object and under the pin path.
 pub mod map {
-    /// Connections over IPv4: tuple to flow.
+    /// The flow table of IPv4: [`crate::table::flow::Flow`] by line.
     pub const FLOWS_V4: &str = "FLOWS_V4";
-    /// Connections over IPv6.
+    /// The flow table of IPv6.
     pub const FLOWS_V6: &str = "FLOWS_V6";
-    /// Original tuples of half-open connections over IPv4.
-    pub const HALF_OPEN_V4: &str = "HALF_OPEN_V4";
-    /// The same over IPv6.
-    pub const HALF_OPEN_V6: &str = "HALF_OPEN_V6";
+    /// [`crate::table::Totals`] of IPv4, then of IPv6.
+    pub const TOTALS: &str = "TOTALS";
+    /// [`crate::hop::HopCell`] by number.
+    pub const HOPS: &str = "HOPS";
     /// The current [`crate::image`], an array in an array of one.
     pub const IMAGE: &str = "IMAGE";
     /// [`super::Globals`], one.
@@ -49,8 +52,8 @@ pub mod map {
     pub const ALL: [&str; 13] = [
         FLOWS_V4,
         FLOWS_V6,
-        HALF_OPEN_V4,
-        HALF_OPEN_V6,
+        TOTALS,
+        HOPS,
         IMAGE,
         GLOBALS,
         PATHS,
@@ -69,9 +72,11 @@ pub mod map {
 pub struct Globals {
     /// [`SCHEMA`].
     pub schema: u64,
-    /// Raised whenever a neighbour, a link or a route changed: flows then look for their next hop again. Never 0;
-    /// flows keep its lower 32 bits.
+    /// Raised whenever a neighbour, a link or a route changed: flows then look for their next hop again. They keep its
+    /// lower 16 bits.
     pub hop_generation: u64,
+    /// The key of the flow tables' hash, by chance.
+    pub seed: [u64; 2],
 }
 
 /// The way to a backend.
@@ -165,7 +170,7 @@ impl Default for Identity {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 16);
+    assert!(size_of::<Globals>() == 32);
     assert!(size_of::<Path>() == 32);
     assert!(size_of::<Stats>() == 8 * VERDICTS);
     assert!(size_of::<BackendStats>() == 40);

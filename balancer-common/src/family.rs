@@ -12,7 +12,7 @@ use crate::wire::{ipv4, ipv6};
 use crate::word::Word;
 
 /// A pair of addresses in shared memory. It is written by one CPU before others look at it, so it need not be whole.
-pub trait PairCell<P>: Debug + Default {
+pub trait PairCell<P>: Debug + Default + Send + Sync {
     /// The pair.
     fn get(&self) -> P;
     /// Writes it.

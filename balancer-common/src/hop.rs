@@ -74,41 +74,102 @@ impl Hop {
     }
 }
 
-/// A [`Hop`] that a flow keeps and that may be replaced while other CPUs read it.
-///
-/// A reader on another CPU may see one word of the old hop and one of the new: one frame then goes where the old
-/// hop or nobody is, as it would have a microsecond earlier. What is written twice is the same, since both
-/// writers ask the same tables.
-#[repr(C)]
+/// How many next hops of clients are remembered, number 0 included, which stands for none.
+pub const HOPS: u32 = 1 << 14;
+
+/// How many places a next hop may be remembered at.
+const PROBES: u32 = 8;
+
+/// Where a next hop is remembered, so that flows need only its number. Packets fill a place that is empty; what it
+/// holds then stays, until the daemon empties it because no flow has its number.
+#[repr(C, align(16))]
 #[derive(Debug, Default)]
 pub struct HopCell {
     words: [Word; 2],
 }
 
 impl HopCell {
-    /// A cell that holds `hop`.
-    #[inline(always)]
-    #[must_use]
-    pub fn new(hop: Hop) -> Self {
-        Self {
-            words: [Word::new(hop.words[0]), Word::new(hop.words[1])],
-        }
-    }
-
-    /// What it holds.
+    /// What it holds; not known when it holds nothing, or is just being filled.
     #[inline(always)]
     pub fn get(&self) -> Hop {
+        let [low, high] = &self.words;
+        // In the other order they are written.
+        let low = low.get();
         Hop {
-            words: [self.words[0].get(), self.words[1].get()],
+            words: [low, if low == 0 { 0 } else { high.get() }],
         }
     }
 
-    /// Replaces what it holds.
+    /// Fills it with `hop`, or finds that already in it. Says whether it holds it.
     #[inline(always)]
-    pub fn set(&self, hop: Hop) {
-        self.words[0].set(hop.words[0]);
-        self.words[1].set(hop.words[1]);
+    fn hold(&self, hop: &Hop) -> bool {
+        let [low, high] = &self.words;
+        // The word with the interface is never 0 for a hop that is known: it claims the place. Another CPU that claims it
+        // for the same hop at the same time may not see the rest of it yet, and goes on to the next place.
+        if high.get() == 0 && high.replace(0, hop.words[1]) {
+            low.set(hop.words[0]);
+            return true;
+        }
+        *hop == self.get()
     }
+
+    /// Hides what it holds, but keeps the place. Gives what [`HopCell::restore`] needs. This and what follows is the
+    /// daemon's part.
+    pub fn reserve(&self) -> u64 {
+        let [low, _] = &self.words;
+        let word = low.get();
+        low.set(0);
+        word
+    }
+
+    /// Whether the place is kept and holds nothing; also for the moment in which a packet fills it.
+    pub fn is_reserved(&self) -> bool {
+        let [low, high] = &self.words;
+        low.get() == 0 && high.get() != 0
+    }
+
+    /// Shows again what it held.
+    pub fn restore(&self, word: u64) {
+        let [low, _] = &self.words;
+        low.replace(0, word);
+    }
+
+    /// Empties it, if it is [reserved](HopCell::is_reserved): no flow may have its number.
+    pub fn clear(&self) {
+        if self.is_reserved() {
+            self.words[1].set(0);
+        }
+    }
+}
+
+/// The next hops that are remembered, [`HOPS`] places.
+pub trait Hops {
+    /// A place; `None` when there is none of that number.
+    fn hop_cell(&self, number: u16) -> Option<&HopCell>;
+
+    /// The next hop of a number; not known when there is none.
+    #[inline(always)]
+    fn hop(&self, number: u16) -> Hop {
+        self.hop_cell(number).map_or(Hop::default(), HopCell::get)
+    }
+}
+
+/// Remembers a next hop. Gives its number; 0 when there is no place left.
+#[inline(always)]
+pub fn note<H: Hops>(hops: &H, hop: &Hop) -> u16 {
+    // A hop without addresses is not told from a place that is just being filled; no frame has such.
+    if !hop.is_known() || hop.words[0] == 0 {
+        return 0;
+    }
+    let mixed = (hop.words[0] ^ hop.words[1].rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let first = (mixed >> 40) as u32;
+    for probe in 0..PROBES {
+        let number = ((first + probe) & (HOPS - 1)) as u16;
+        if number != 0 && hops.hop_cell(number).is_some_and(|cell| cell.hold(hop)) {
+            return number;
+        }
+    }
+    0
 }
 
 #[cfg(test)]

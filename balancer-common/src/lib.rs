@@ -19,7 +19,6 @@
 pub mod abi;
 pub mod checksum;
 pub mod family;
-pub mod flow;
 pub mod hop;
 pub mod image;
 pub mod nat;

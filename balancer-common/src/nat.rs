@@ -2,10 +2,10 @@
 
 use crate::checksum;
 use crate::family::Family;
-use crate::flow::Flow;
 use crate::hop::Hop;
 use crate::packet::Packet;
 use crate::parse::Headers;
+use crate::table::flow::Flow;
 use crate::verdict::{Drop, Exit};
 use crate::wire::{protocol, put, tcp, u16_at, udp};
 
@@ -20,19 +20,20 @@ pub fn rewrite<F: Family, P: Packet>(
     flow: &Flow<F>,
     hop: &Hop,
 ) -> Result<(), Exit> {
-    F::rewrite(packet, headers.l3, &flow.new.addresses, flow.l3_delta)?;
-    let ports = flow.new.ports.wire().to_ne_bytes();
+    let (ports, l3_delta, l4_delta) = flow.new_ports();
+    F::rewrite(packet, headers.l3, &flow.new_addresses(), l3_delta)?;
+    let ports = ports.to_ne_bytes();
     if headers.tuple.ports.protocol() == protocol::TCP {
         let header: &mut [u8; tcp::LENGTH] =
             packet.window_mut(headers.l4).ok_or(Drop::Truncated)?;
         put(header, 0, ports);
-        let sum = checksum::update(u16_at(header, tcp::CHECKSUM), flow.l4_delta);
+        let sum = checksum::update(u16_at(header, tcp::CHECKSUM), l4_delta);
         put(header, tcp::CHECKSUM, sum.to_ne_bytes());
     } else {
         let header: &mut [u8; udp::LENGTH] =
             packet.window_mut(headers.l4).ok_or(Drop::Truncated)?;
         put(header, 0, ports);
-        let sum = checksum::update_udp(u16_at(header, udp::CHECKSUM), flow.l4_delta);
+        let sum = checksum::update_udp(u16_at(header, udp::CHECKSUM), l4_delta);
         put(header, udp::CHECKSUM, sum.to_ne_bytes());
     }
     hop.write(packet.window_mut(0).ok_or(Drop::Truncated)?);

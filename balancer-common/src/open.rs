@@ -1,30 +1,15 @@
-//! Opening a connection: choosing a backend and claiming both tuples.
-//!
-//! # The claim
-//! The reply tuple is entered first, only if free: that reserves the source port. Then the original tuple, only
-//! if free: that decides between two CPUs which both got a first packet of the connection. What was entered is
-//! taken back when a later step fails, so at rest both are there or neither.
-//!
-//! - *Two CPUs, one new connection.* Both may choose a backend and reserve a port; one enters the original tuple.
-//!   The other takes its reply tuple back and goes on with the winner's flow: one backend, one pair. (Of nth, a
-//!   ticket is then lost.) With the same source port wanted by both, the loser of the reply tuple takes another
-//!   port and fails at the original tuple.
-//! - *A reply before the original tuple is in.* There is none: the packet that it would answer has not left.
-//! - *The half-open count.* It is entered under the original tuple before the pair. A loser finds it there, knows
-//!   that it is not its own, and leaves it. One left behind by a connection that is gone is taken over by the
-//!   next connection of that tuple; the daemon's sweeper removes those that nobody takes over.
+//! Opening a connection: choosing a backend and entering both its flows.
 
-use crate::abi::Path;
 use crate::family::Family;
-use crate::flow::{self, Flow, State};
-use crate::hop::Hop;
-use crate::image::{self, Backend, Service, SourceNat};
-use crate::tables::{Refused, Tables};
+use crate::hop::{self, Hop};
+use crate::image::{self, Service, SourceNat};
+use crate::table;
+use crate::table::enter::{Connection, Refused, SourcePorts};
+use crate::table::flow::HopId;
+use crate::table::state::is_opening;
+use crate::tables::Tables;
 use crate::tuple::{PortsProtocol, Tuple};
 use crate::verdict::{Drop, Exit, Pass};
-
-/// How many source ports are tried.
-const PORT_TRIES: u32 = 8;
 
 /// A packet that no flow knows.
 #[repr(C)]
@@ -42,16 +27,34 @@ pub struct Opening<F: Family> {
     pub expired: bool,
 }
 
-/// Opens a connection if the packet is for a service.
+/// Opens a connection if the packet is for a service; `connection` is room for it.
 ///
 /// # Errors
 /// What the packet gets instead. When another CPU opened the same connection meanwhile that is no error.
 #[inline(always)]
-pub fn open<F: Family, T: Tables<F>>(tables: &T, opening: &Opening<F>) -> Result<(), Exit> {
+pub fn open<F: Family, T: Tables<F>>(
+    tables: &T,
+    opening: &Opening<F>,
+    connection: &mut Connection<F>,
+) -> Result<(), Exit> {
+    tables.plan(opening, connection)?;
+    tables.enter(connection)
+}
+
+/// Decides what connection a packet opens: finds the service and chooses a backend.
+///
+/// # Errors
+/// What the packet gets instead.
+#[inline(always)]
+pub fn plan<F: Family, T: Tables<F>>(
+    tables: &T,
+    opening: &Opening<F>,
+    connection: &mut Connection<F>,
+) -> Result<(), Exit> {
     let image = tables.image().ok_or(Pass::NoService)?;
     let interface = opening.back.interface();
     let service = image::find(&image, &opening.tuple, interface).ok_or(Pass::NoService)?;
-    if !flow::is_opening(opening.tuple.ports.protocol(), opening.flags) {
+    if !is_opening(opening.tuple.ports.protocol(), opening.flags) {
         return Err(Drop::NoConnection.into());
     }
     // It will not be sent on, so it must not take a turn, a port and room: a traceroute to a service would.
@@ -59,18 +62,19 @@ pub fn open<F: Family, T: Tables<F>>(tables: &T, opening: &Opening<F>) -> Result
         return Err(Drop::TtlExceeded.into());
     }
     let service = image::service(&image, service).ok_or(Drop::NotReady)?;
-    claim(tables, &image, &service, opening).map_err(|reason| {
+    plan_for(tables, &image, &service, opening, connection).map_err(|reason| {
         tables.count_refused(service.id, reason);
         reason.into()
     })
 }
 
 #[inline(always)]
-fn claim<F: Family, T: Tables<F>>(
+fn plan_for<F: Family, T: Tables<F>>(
     tables: &T,
     image: &T::Image,
     service: &Service,
     opening: &Opening<F>,
+    connection: &mut Connection<F>,
 ) -> Result<(), Drop> {
     let backend = image::choose(
         image,
@@ -83,100 +87,70 @@ fn claim<F: Family, T: Tables<F>>(
     if !path.hop.is_known() {
         return Err(Drop::NoNextHop);
     }
-    let counted_in = match tables.enter_half_open(&opening.tuple) {
-        Ok(()) => true,
-        Err(Refused::Exists) => false,
-        Err(Refused::Full) => return Err(Drop::HalfOpenFull),
+    let Tuple { addresses, ports } = opening.tuple;
+    let source_ports = match service.source_nat {
+        SourceNat::None => SourcePorts::NONE,
+        _ => SourcePorts {
+            first: service.first_port,
+            last: service.last_port,
+        },
     };
-    let result = claim_pair(tables, service, opening, &backend, &path);
-    if let Err(reason) = result {
-        if counted_in {
-            tables.remove_half_open(&opening.tuple);
-        }
-        return reason.map_or(Ok(()), Err);
-    }
-    tables.count_connection(backend.id);
-    Ok(())
-}
-
-/// `Err(None)`: another CPU was first.
-#[inline(always)]
-fn claim_pair<F: Family, T: Tables<F>>(
-    tables: &T,
-    service: &Service,
-    opening: &Opening<F>,
-    backend: &Backend,
-    path: &Path,
-) -> Result<(), Option<Drop>> {
-    let original = &opening.tuple;
-    let tagged = if opening.tagged { State::TAGGED } else { 0 };
-    let now = tables.now();
-    let client = F::source(original.addresses);
     let source = match service.source_nat {
-        SourceNat::None => client,
+        SourceNat::None => F::source(addresses),
         SourceNat::Masquerade => F::unmapped(path.source),
         SourceNat::Address => F::unmapped(service.source),
     };
-    let protocol = original.ports.protocol();
-    let backend_port = if backend.port == 0 {
-        original.ports.destination()
-    } else {
-        backend.port
+    // The client's own port, if it is within bounds.
+    let port = match ports.source() {
+        port if source_ports.allow(port) => port,
+        _ => source_ports.any(tables.random()),
     };
-    let span = u32::from(service.last_port - service.first_port) + 1;
-    let any_port =
-        || service.first_port + ((u64::from(tables.random()) * u64::from(span)) >> 32) as u16;
-    let translates = service.source_nat != SourceNat::None;
-    let mut port = original.ports.source();
-    if translates && (port < service.first_port || port > service.last_port) {
-        port = any_port();
-    }
-    let mut reply = Tuple {
-        addresses: F::pair(F::unmapped(backend.address), source),
-        ports: PortsProtocol::new(backend_port, port, protocol),
+    let backend_port = match backend.port {
+        0 => ports.destination(),
+        port => port,
     };
-    let mut tries = 0;
-    loop {
-        let state = State::REPLY | tagged;
-        let flow = Flow::new(
-            &reply,
-            original.reversed(),
-            opening.back,
-            state,
-            backend.id,
-            now,
-        );
-        match tables.enter(&reply, flow) {
-            Ok(()) => break,
-            Err(Refused::Full) => return Err(Some(Drop::TableFull)),
-            Err(Refused::Exists) if !translates => {
-                // Another CPU may have opened this very connection.
-                return Err(tables.flow(original).is_none().then_some(Drop::TupleInUse));
-            }
-            Err(Refused::Exists) => {}
+    *connection = Connection {
+        tuple: opening.tuple,
+        reply: Tuple {
+            addresses: F::pair(F::unmapped(backend.address), source),
+            ports: PortsProtocol::new(backend_port, port, ports.protocol()),
+        },
+        source_ports,
+        service: service.id as u16,
+        backend: backend.id as u16,
+        tagged: opening.tagged,
+        back: HopId {
+            number: hop::note(tables, &opening.back),
+            // Of none: the kernel is asked for the way to the client when the backend answers.
+            generation: tables.hop_generation().wrapping_sub(1),
+        },
+        now: tables.now(),
+    };
+    Ok(())
+}
+
+/// Enters the connection that was decided on.
+///
+/// # Errors
+/// What the packet gets instead.
+#[inline(always)]
+pub fn enter<F: Family, T: Tables<F>>(
+    tables: &T,
+    connection: &mut Connection<F>,
+) -> Result<(), Exit> {
+    let reason = match table::enter::enter(tables, connection, || tables.random()) {
+        Ok(()) => {
+            tables.count_connection(connection.backend.into());
+            return Ok(());
         }
-        tries += 1;
-        if tries == PORT_TRIES {
-            return Err(Some(Drop::PortsExhausted));
-        }
-        reply.ports = PortsProtocol::new(backend_port, any_port(), protocol);
-    }
-    let flow = Flow::new(
-        original,
-        reply.reversed(),
-        path.hop,
-        tagged,
-        backend.id,
-        now,
-    );
-    match tables.enter(original, flow) {
-        Ok(()) => Ok(()),
-        Err(refused) => {
-            tables.remove(&reply);
-            Err(match refused {
-                Refused::Exists => None,
-                Refused::Full => Some(Drop::TableFull),
-            })
-        }
-    }
+        // Another CPU was first: one backend, one pair. (Of nth, a ticket is then lost.)
+        Err(Refused::Exists) => return Ok(()),
+        Err(Refused::Full) => Drop::TableFull,
+        Err(Refused::HalfOpenFull) => Drop::HalfOpenFull,
+        Err(Refused::Taken) if connection.source_ports == SourcePorts::NONE => Drop::TupleInUse,
+        Err(Refused::Taken) => Drop::PortsExhausted,
+        Err(Refused::Busy) => Drop::Contended,
+    };
+    tables.count_refused(connection.service.into(), reason);
+    Err(reason.into())
 }

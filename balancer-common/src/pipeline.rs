@@ -8,16 +8,17 @@
 //! ```
 
 use crate::family::{Family, V4, V6};
-use crate::flow::{self, Flow, Phase, State};
-use crate::hop::Hop;
+use crate::hop::{self, Hop};
 use crate::nat;
 use crate::open::Opening;
 use crate::packet::Packet;
 use crate::parse::{self, Headers, L2};
+use crate::table::find;
+use crate::table::flow::{Flow, HopId};
+use crate::table::touch::{Touched, is_settled};
 use crate::tables::Tables;
-use crate::tuple::Tuple;
 use crate::verdict::{Drop, Exit, Pass, Verdict, Way};
-use crate::wire::{ethertype, protocol};
+use crate::wire::ethertype;
 
 /// Decides what `packet`, which came in by the interface with index `interface`, gets, and rewrites it if it is
 /// to be sent on.
@@ -57,15 +58,17 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     l2: L2,
 ) -> Result<Way, Exit> {
     let headers: Headers<F> = parse::headers(packet, l2.l3)?;
-    let (tuple, flags) = (&headers.tuple, headers.flags);
-    let flow = match tables.flow(tuple) {
-        Some(flow) if flow.is_settled(flags) || advance(tables, tuple, &flow, flags) => flow,
+    let flow = match find(tables, &headers.tuple) {
+        Some(flow) if goes_on(tables, flow, headers.flags) => flow,
         _ => open(packet, tables, interface, l2, &headers)?,
     };
-    let hop = next_hop(tables, interface, &flow);
-    nat::rewrite(packet, &headers, &flow, &hop)?;
-    flow.count(headers.length, tables.now());
-    tables.count_packet(flow.backend, flow.is_reply(), headers.length);
+    let hop = next_hop(tables, interface, flow);
+    if !hop.is_known() {
+        return Err(Drop::NoNextHop.into());
+    }
+    nat::rewrite(packet, &headers, flow, &hop)?;
+    flow.count(headers.length);
+    tables.count_packet(flow.backend(), flow.is_reply(), headers.length);
     Ok(if hop.interface() == interface {
         Way::Transmit
     } else {
@@ -73,32 +76,11 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     })
 }
 
-/// Advances the state of a connection by a packet with these TCP control bits (0: UDP).
-///
-/// Says whether the connection goes on. It does not when a SYN comes to one that is over: then both flows are
-/// removed, and the packet opens a new one (RFC 9293, section 3.6.1, allows it before the time-wait delay has
-/// passed).
-#[inline(never)]
-fn advance<F: Family, T: Tables<F>>(
-    tables: &T,
-    tuple: &Tuple<F>,
-    flow: &Flow<F>,
-    flags: u8,
-) -> bool {
-    let protocol = tuple.ports.protocol();
-    let peer_tuple = flow.peer();
-    let peer = tables.flow(&peer_tuple).map(|peer| peer.state());
-    let opens = protocol == protocol::TCP && !flow.is_reply() && flow::is_opening(protocol, flags);
-    // Without its other half a connection is of no use.
-    if opens && peer.is_none_or(|peer| Phase::of(flow.state(), peer) == Phase::Closing) {
-        tables.remove(&peer_tuple);
-        tables.remove(tuple);
-        return false;
-    }
-    if flow.advance(protocol, flags, peer.unwrap_or(State(0))) {
-        tables.remove_half_open(if flow.is_reply() { &peer_tuple } else { tuple });
-    }
-    true
+/// Advances a flow by a packet with these TCP control bits (0: UDP), and says whether the connection goes on.
+#[inline(always)]
+fn goes_on<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F>, flags: u8) -> bool {
+    let now = tables.now();
+    is_settled(flow.meta(), flags, now) || tables.touch(flow, flags, now) == Touched::Alive
 }
 
 /// No flow knows the packet: opens a connection if it is for a service.
@@ -109,7 +91,7 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
     interface: u32,
     l2: L2,
     headers: &Headers<F>,
-) -> Result<T::FlowRef<'a>, Exit> {
+) -> Result<&'a Flow<F>, Exit> {
     tables.open(Opening {
         tuple: headers.tuple,
         back: Hop::back(interface, packet.window(0).ok_or(Drop::Truncated)?),
@@ -117,29 +99,40 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
         tagged: l2.is_tagged(),
         expired: F::ttl(packet, headers.l3).ok_or(Drop::Truncated)? <= 1,
     })?;
-    Ok(tables.flow(&headers.tuple).ok_or(Drop::NotReady)?)
+    Ok(find(tables, &headers.tuple).ok_or(Drop::NotReady)?)
 }
 
-/// Where a flow's packet goes. What the flow remembers is right until the daemon says that neighbours, links or
-/// routes have changed; then it is asked for again, once a flow.
+/// Where a flow's packet goes; not known when there is no way.
+///
+/// To a backend there is one way for all its flows. For the way to a client the kernel is asked, once a flow, and again
+/// when the daemon says that neighbours, links or routes have changed. Until it answers, the way is the one that the
+/// client's first packet came.
 #[inline(always)]
 fn next_hop<F: Family, T: Tables<F>>(tables: &T, interface: u32, flow: &Flow<F>) -> Hop {
-    let generation = tables.hop_generation();
-    if !flow.hop_is_of(generation) {
-        flow.set_hop(generation, ask(tables, interface, flow));
+    if !flow.is_reply() {
+        return tables.path(flow.backend()).unwrap_or_default().hop;
     }
-    flow.hop()
+    let id = flow.hop();
+    let hop = tables.hop(id.number);
+    if id.generation == tables.hop_generation() && hop.is_known() {
+        return hop;
+    }
+    ask(tables, interface, flow)
 }
 
+/// Asks for the way to a client, and notes the answer. Without an answer what the flow has is as good as any.
 #[inline(always)]
-fn ask<F: Family, T: Tables<F>>(tables: &T, interface: u32, flow: &Flow<F>) -> Option<Hop> {
-    let state = flow.state();
-    let hop = if state.has(State::TAGGED | State::REPLY) {
-        return None;
-    } else if state.has(State::REPLY) {
-        tables.route(&flow.new.addresses, interface)?
+fn ask<F: Family, T: Tables<F>>(tables: &T, interface: u32, flow: &Flow<F>) -> Hop {
+    let generation = tables.hop_generation();
+    let answer = if flow.is_tagged() {
+        None
     } else {
-        tables.path(flow.backend)?.hop
+        tables.route(&flow.new_addresses(), interface)
     };
-    hop.is_known().then_some(hop)
+    let number = match &answer {
+        Some(hop) => hop::note(tables, hop),
+        None => flow.hop().number,
+    };
+    flow.set_hop(HopId { number, generation });
+    answer.unwrap_or_else(|| tables.hop(number))
 }

@@ -67,6 +67,13 @@ impl PortsProtocol {
         (self.0 >> 32) as u8
     }
 
+    /// The same with another destination port, in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to(self, destination: u16) -> Self {
+        Self::new(self.source(), destination, self.protocol())
+    }
+
     /// Source and destination swapped.
     #[inline(always)]
     #[must_use]

@@ -113,6 +113,8 @@ reasons! {
         TupleInUse = "tuple_in_use",
         /// The backend's link-layer address is not known yet.
         NoNextHop = "no_next_hop",
+        /// Other CPUs were entering connections at the same place of the table all the time: the packet must come again.
+        Contended = "contended",
         /// A table was not there: the program runs before the daemon filled it.
         NotReady = "not_ready",
     }

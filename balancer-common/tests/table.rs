@@ -2,10 +2,11 @@
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use balancer_common::family::{Family, V4, V6};
-use balancer_common::table::enter::{Connection, Refused, enter};
+use balancer_common::table::enter::{Connection, Refused, SourcePorts, enter};
 use balancer_common::table::flow::{Flow, HopId, Stage};
 use balancer_common::table::retire::{condemn, free, kill, orphaned};
 use balancer_common::table::state::{Phase, State};
@@ -91,9 +92,15 @@ fn tuple<F: Numbered>(client: u32, server: u32, ports: (u16, u16), protocol: u8)
     }
 }
 
-fn connection<F: Family>(tuple: Tuple<F>, now: u32) -> Connection<F> {
+fn connection<F: Family>(tuple: Tuple<F>, reply: Tuple<F>, now: u32) -> Connection<F> {
     Connection {
         tuple,
+        reply,
+        source_ports: SourcePorts {
+            first: reply.ports.destination(),
+            last: reply.ports.destination() + 7,
+        },
+        service: 3,
         backend: 7,
         tagged: false,
         back: HopId {
@@ -102,13 +109,6 @@ fn connection<F: Family>(tuple: Tuple<F>, now: u32) -> Connection<F> {
         },
         now: Tick(now),
     }
-}
-
-fn closing(
-    original: balancer_common::table::flow::Meta,
-    reply: balancer_common::table::flow::Meta,
-) -> bool {
-    Phase::of(original.state(), reply.state()) == Phase::Closing
 }
 
 const BOX: u32 = 1000;
@@ -121,20 +121,15 @@ fn open<F: Numbered>(
     port: u16,
     now: u32,
 ) -> Result<(), Refused> {
-    let protocol = tuple.ports.protocol();
-    enter(
-        memory,
-        &connection(tuple, now),
-        |attempt| {
-            Some(self::tuple(
-                BACKEND,
-                BOX,
-                (80, port + attempt as u16),
-                protocol,
-            ))
-        },
-        closing,
-    )
+    let reply = self::tuple(BACKEND, BOX, (80, port), tuple.ports.protocol());
+    let mut connection = connection(tuple, reply, now);
+    let attempt = Cell::new(0_u32);
+    // One port after the other.
+    let random = || {
+        attempt.set(attempt.get() + 1);
+        attempt.get() << 29
+    };
+    enter(memory, &mut connection, random)
 }
 
 struct Chance(u64);
@@ -238,10 +233,10 @@ fn every_connection_finds_room_up_to_the_bound_and_no_further() {
         let memory = Memory::<V4>::new(max, max);
         for client in 0..max {
             let port = 1 + (client % 60_000) as u16;
-            let reply = |_| Some(tuple(BACKEND + client / 60_000, BOX, (80, port), TCP));
-            let connection = connection(tuple(client, BOX, (4000, 80), TCP), 0);
+            let reply = tuple(BACKEND + client / 60_000, BOX, (80, port), TCP);
+            let mut connection = connection(tuple(client, BOX, (4000, 80), TCP), reply, 0);
             assert_eq!(
-                enter(&memory, &connection, reply, closing),
+                enter(&memory, &mut connection, || unreachable!()),
                 Ok(()),
                 "{client} of {max}"
             );
@@ -266,7 +261,6 @@ fn a_syn_puts_a_new_connection_in_the_place_of_one_that_is_over() {
     open(&memory, original, 1000, 0).unwrap();
     let flow = find(&memory, &original).unwrap();
     let reply = find(&memory, &flow.peer()).unwrap();
-    let first = flow.peer();
     for (flow, flags) in [
         (reply, SYN | ACK),
         (flow, ACK),
@@ -283,15 +277,18 @@ fn a_syn_puts_a_new_connection_in_the_place_of_one_that_is_over() {
     assert_eq!(touch(&memory, flow, SYN, Tick(2)), Touched::Over);
     open(&memory, original, 1000, 2).unwrap();
     let second = find(&memory, &original).unwrap();
-    // The old reply still has its port.
-    assert_eq!(second.peer().ports.destination(), 1001);
+    // The port of the old one is free at once.
+    assert_eq!(second.peer().ports.destination(), 1000);
     assert_eq!(second.meta().state(), State(0));
     assert_eq!(touch(&memory, flow, ACK, Tick(3)), Touched::Gone);
-    memory.sweep(|_| false);
-    assert!(
-        find(&memory, &first).is_none(),
-        "the old reply is cleared away"
+    for _ in 0..2 {
+        assert_eq!((memory.visible(), memory.totals.connections()), (2, 1));
+        assert_eq!(memory.totals.half_open(), 1);
+        memory.sweep(|_| false);
+    }
+    let free = |line: &&Flow<V4>| line.meta().is(Stage::Free);
+    assert_eq!(
+        memory.lines.iter().filter(free).count(),
+        memory.lines.len() - 2
     );
-    assert_eq!((memory.visible(), memory.totals.connections()), (2, 1));
-    assert_eq!(memory.totals.half_open(), 1);
 }

@@ -6,10 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
 
 use balancer_common::family::{Family, V4};
-use balancer_common::table::enter::{Connection, Refused, enter};
-use balancer_common::table::flow::{Flow, HopId, Meta, Stage};
+use balancer_common::table::enter::{Connection, Refused, SourcePorts, enter};
+use balancer_common::table::flow::{Flow, HopId, Stage};
 use balancer_common::table::retire::{Prospect, condemn, free, kill, orphaned, recover};
-use balancer_common::table::state::Phase;
 use balancer_common::table::tick::Tick;
 use balancer_common::table::touch::{Touched, touch};
 use balancer_common::table::{Geometry, Lines, Totals, find};
@@ -143,8 +142,14 @@ fn reply(port: u16, protocol: u8) -> Tuple<V4> {
 
 /// Opens a connection of a client, with a reply to one of the ports from `port` on.
 fn open(memory: &Memory, client: u32, port: u16, protocol: u8, now: u32) -> Result<(), Refused> {
-    let connection = Connection {
+    let mut connection = Connection {
         tuple: original(client, protocol),
+        reply: reply(port, protocol),
+        source_ports: SourcePorts {
+            first: port,
+            last: port + 1,
+        },
+        service: 1,
         backend: 1,
         tagged: false,
         back: HopId {
@@ -153,14 +158,8 @@ fn open(memory: &Memory, client: u32, port: u16, protocol: u8, now: u32) -> Resu
         },
         now: Tick(now),
     };
-    let candidate = |attempt: u32| (attempt < 2).then(|| reply(port + attempt as u16, protocol));
-    enter(memory, &connection, candidate, |original, reply| {
-        closing(original, reply)
-    })
-}
-
-fn closing(original: Meta, reply: Meta) -> bool {
-    Phase::of(original.state(), reply.state()) == Phase::Closing
+    // The other one.
+    enter(memory, &mut connection, || 1 << 31)
 }
 
 /// A packet of the tuple, as the pipeline treats it. Says whether it was forwarded.

@@ -7,8 +7,8 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_NOEXIST, bpf_fib_lookup as FibParameters};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_fib_lookup as FibParameters};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
 };
@@ -17,28 +17,32 @@ use balancer_common::abi::{
     BackendStats, Globals, Identity, MAX_BACKENDS, MAX_SERVICES, Path, ServiceStats, Stats,
 };
 use balancer_common::family::{Family, V4, V6};
-use balancer_common::flow::{Flow, Tick};
-use balancer_common::hop::Hop;
+use balancer_common::hop::{HOPS as HOP_CELLS, Hop, HopCell, Hops};
 use balancer_common::image::{Cell, Image};
 use balancer_common::open::{self, Opening};
-use balancer_common::tables::{Refused, Tables};
+use balancer_common::table::enter::{self, Connection, Refused};
+use balancer_common::table::flow::Flow;
+use balancer_common::table::tick::Tick;
+use balancer_common::table::touch::{self, Touched};
+use balancer_common::table::{self, Geometry, Lines, Totals};
+use balancer_common::tables::Tables;
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Exit};
 
 use crate::packet::opaque;
 
-type Flows<F> = HashMap<Tuple<F>, Flow<F>, 1>;
-type HalfOpen<F> = HashMap<Tuple<F>, u32, 1>;
+/// An array that the daemon maps into its memory.
+type Shared<T, const N: usize> = Array<T, N, { BPF_F_MMAPABLE as usize }>;
 type Cells = Array<Cell, 1, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map]
-static FLOWS_V4: Flows<V4> = Flows::new(); // set by the loader
+static FLOWS_V4: Shared<Flow<V4>, 1> = Shared::new(); // set by the loader
 #[btf_map]
-static FLOWS_V6: Flows<V6> = Flows::new(); // set by the loader
+static FLOWS_V6: Shared<Flow<V6>, 1> = Shared::new(); // set by the loader
 #[btf_map]
-static HALF_OPEN_V4: HalfOpen<V4> = HalfOpen::new(); // set by the loader
+static TOTALS: Shared<Totals, 2> = Shared::new();
 #[btf_map]
-static HALF_OPEN_V6: HalfOpen<V6> = HalfOpen::new(); // set by the loader
+static HOPS: Shared<HopCell, { HOP_CELLS as usize }> = Shared::new();
 #[btf_map]
 static IMAGE: ArrayOfMaps<Cells, 1> = ArrayOfMaps::new();
 #[btf_map]
@@ -77,52 +81,175 @@ pub struct Clock {
 #[repr(C)]
 pub struct Scratch<F: Family> {
     opening: Opening<F>,
-    flow: Flow<F>,
+    connection: Connection<F>,
 }
 
+/// [`balancer_common::abi::GEOMETRY`]: the same for both families.
+#[unsafe(no_mangle)]
+static GEOMETRY: Geometry = Geometry::new([0; 2], 0, 0);
+
 /// The maps of a family.
-pub trait FamilyMaps: Family {
-    /// Tuple to flow.
-    fn flows() -> &'static Flows<Self>;
-    /// Original tuples of half-open connections.
-    fn half_open() -> &'static HalfOpen<Self>;
+pub trait FamilyMaps: Functions {
+    /// A line of the flow table.
+    fn line(index: u32) -> Option<&'static Flow<Self>>;
+    /// The index of the table's totals.
+    const TOTALS: u32;
     /// This CPU's room for what the stack has none for.
     fn scratch() -> Option<*mut Scratch<Self>>;
-    /// [`open::open`] in a function of its own.
-    fn open(opening: &Opening<Self>) -> u32;
     /// Fills in a FIB query.
     fn query(parameters: &mut FibParameters, addresses: &Self::Pair);
 }
 
-/// Opens a connection over IPv4. A global function: the verifier proves it once and for all, not anew for each
-/// way that leads to it. It knows nothing of its argument then, not even that there is one.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn open_v4(opening: *const Opening<V4>) -> u32 {
-    // SAFETY: null, or what a caller of this program has as a reference.
-    open(unsafe { opening.as_ref() })
+/// The parts of the pipeline that are functions of their own, for each family. Global functions: the verifier proves each
+/// once and for all, not anew for each way that leads to it. It knows nothing of the arguments then, not even that a
+/// pointer points to something.
+macro_rules! functions {
+    ($family:ident: $plan:ident, $enter:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $plan(
+            opening: *const Opening<$family>,
+            connection: *mut Connection<$family>,
+        ) -> u32 {
+            // SAFETY: null, or what a caller of this program has as references.
+            let arguments = unsafe { (opening.as_ref(), connection.as_mut()) };
+            Exit::encode(match arguments {
+                (Some(opening), Some(connection)) => open::plan(&MAPS, opening, connection),
+                _ => Err(Drop::NotReady.into()),
+            })
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $enter(connection: *mut Connection<$family>) -> u32 {
+            // SAFETY: as above.
+            Exit::encode(match unsafe { connection.as_mut() } {
+                Some(connection) => open::enter(&MAPS, connection),
+                None => Err(Drop::NotReady.into()),
+            })
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $touch(flow: *const Flow<$family>, flags: u8, now: u32) -> u32 {
+            // SAFETY: as above.
+            match unsafe { flow.as_ref() } {
+                Some(flow) => touch::touch(&MAPS, flow, flags, Tick(now)) as u32,
+                None => Touched::Gone as u32,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $find_displaced(tuple: *const Tuple<$family>, home: u32, places: u32) -> u32 {
+            // SAFETY: as above.
+            let tuple = unsafe { tuple.as_ref() };
+            let index = tuple.and_then(|tuple| table::find_displaced(&MAPS, tuple, home, places));
+            index.unwrap_or(NONE)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $give_way(old: *const Flow<$family>) -> u32 {
+            // SAFETY: as above.
+            let old = unsafe { old.as_ref() };
+            old.is_some_and(|old| enter::give_way(&MAPS, old)).into()
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $claim(home: u32) -> u32 {
+            enter::claim::<$family, _>(&MAPS, home).unwrap_or(NONE)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $enter_pair(connection: *const Connection<$family>, place: u32) -> u32 {
+            // SAFETY: as above.
+            Refused::encode(match unsafe { connection.as_ref() } {
+                Some(connection) => enter::enter_pair(&MAPS, connection, place),
+                None => Err(Refused::Full),
+            })
+        }
+
+        impl Functions for $family {
+            #[inline(always)]
+            fn plan(opening: &Opening<Self>, connection: &mut Connection<Self>) -> Result<(), Exit> {
+                Exit::decode(unknown($plan(opening, connection)))
+            }
+
+            #[inline(always)]
+            fn enter(connection: &mut Connection<Self>) -> Result<(), Exit> {
+                Exit::decode(unknown($enter(connection)))
+            }
+
+            #[inline(always)]
+            fn touch(flow: &Flow<Self>, flags: u8, now: Tick) -> Touched {
+                Touched::decode(unknown($touch(flow, flags, now.0)))
+            }
+
+            #[inline(always)]
+            fn find_displaced(tuple: &Tuple<Self>, home: u32, places: u32) -> Option<u32> {
+                some(unknown($find_displaced(tuple, home, places)))
+            }
+
+            #[inline(always)]
+            fn give_way(old: &Flow<Self>) -> bool {
+                unknown($give_way(old)) != 0
+            }
+
+            #[inline(always)]
+            fn claim(home: u32) -> Option<u32> {
+                some(unknown($claim(home)))
+            }
+
+            #[inline(always)]
+            fn enter_pair(connection: &Connection<Self>, place: u32) -> Result<(), Refused> {
+                Refused::decode(unknown($enter_pair(connection, place)))
+            }
+        }
+    };
 }
 
-/// The same over IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn open_v6(opening: *const Opening<V6>) -> u32 {
-    // SAFETY: null, or what a caller of this program has as a reference.
-    open(unsafe { opening.as_ref() })
-}
+functions!(V4: plan_v4, enter_v4, touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4);
+functions!(V6: plan_v6, enter_v6, touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6);
+
+/// The maps where there is no packet.
+const MAPS: Maps = Maps {
+    context: ptr::null_mut(),
+};
+
+/// No number, of functions that give one.
+const NONE: u32 = u32::MAX;
 
 #[inline(always)]
-fn open<F: FamilyMaps>(opening: Option<&Opening<F>>) -> u32 {
-    let result = match opening {
-        Some(opening) => open::open(
-            &Maps {
-                context: ptr::null_mut(),
-            },
-            opening,
-        ),
-        None => Err(Drop::NotReady.into()),
-    };
-    Exit::encode(result)
+fn some(number: u32) -> Option<u32> {
+    (number != NONE).then_some(number)
+}
+
+/// What a global function returned. The compiler, which sees more of it than the verifier does, would leave out checks that
+/// the verifier wants to see.
+#[inline(always)]
+fn unknown(word: u32) -> u32 {
+    opaque(word as usize) as u32
+}
+
+/// A family's functions.
+pub trait Functions: Family {
+    /// [`open::plan`].
+    fn plan(opening: &Opening<Self>, connection: &mut Connection<Self>) -> Result<(), Exit>;
+    /// [`open::enter`].
+    fn enter(connection: &mut Connection<Self>) -> Result<(), Exit>;
+    /// [`touch::touch`].
+    fn touch(flow: &Flow<Self>, flags: u8, now: Tick) -> Touched;
+    /// [`table::find_displaced`].
+    fn find_displaced(tuple: &Tuple<Self>, home: u32, places: u32) -> Option<u32>;
+    /// [`enter::give_way`].
+    fn give_way(old: &Flow<Self>) -> bool;
+    /// [`enter::claim`].
+    fn claim(home: u32) -> Option<u32>;
+    /// [`enter::enter_pair`].
+    fn enter_pair(connection: &Connection<Self>, place: u32) -> Result<(), Refused>;
 }
 
 /// The size of a FIB query, as the helper wants it.
@@ -134,24 +261,16 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 impl FamilyMaps for V4 {
-    #[inline(always)]
-    fn flows() -> &'static Flows<V4> {
-        &FLOWS_V4
-    }
+    const TOTALS: u32 = 0;
 
     #[inline(always)]
-    fn open(opening: &Opening<V4>) -> u32 {
-        open_v4(opening)
+    fn line(index: u32) -> Option<&'static Flow<V4>> {
+        FLOWS_V4.get(index)
     }
 
     #[inline(always)]
     fn scratch() -> Option<*mut Scratch<V4>> {
         SCRATCH_V4.get_ptr_mut(0)
-    }
-
-    #[inline(always)]
-    fn half_open() -> &'static HalfOpen<V4> {
-        &HALF_OPEN_V4
     }
 
     #[inline(always)]
@@ -163,24 +282,16 @@ impl FamilyMaps for V4 {
 }
 
 impl FamilyMaps for V6 {
-    #[inline(always)]
-    fn flows() -> &'static Flows<V6> {
-        &FLOWS_V6
-    }
+    const TOTALS: u32 = 1;
 
     #[inline(always)]
-    fn open(opening: &Opening<V6>) -> u32 {
-        open_v6(opening)
+    fn line(index: u32) -> Option<&'static Flow<V6>> {
+        FLOWS_V6.get(index)
     }
 
     #[inline(always)]
     fn scratch() -> Option<*mut Scratch<V6>> {
         SCRATCH_V6.get_ptr_mut(0)
-    }
-
-    #[inline(always)]
-    fn half_open() -> &'static HalfOpen<V6> {
-        &HALF_OPEN_V6
     }
 
     #[inline(always)]
@@ -219,46 +330,55 @@ pub struct Maps {
     pub context: *mut c_void,
 }
 
+impl<F: FamilyMaps> Lines<F> for Maps {
+    #[inline(always)]
+    fn geometry(&self) -> &Geometry {
+        let geometry = opaque((&raw const GEOMETRY).addr()) as *const Geometry;
+        // SAFETY: it is the address of a static. Opaque, since the compiler must not take what stands there for what the
+        // loader will have put.
+        unsafe { &*geometry }
+    }
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<&Flow<F>> {
+        F::line(index)
+    }
+
+    #[inline(always)]
+    fn totals(&self) -> Option<&Totals> {
+        TOTALS.get(F::TOTALS)
+    }
+
+    #[inline(always)]
+    fn find_displaced(&self, tuple: &Tuple<F>, home: u32, places: u32) -> Option<u32> {
+        F::find_displaced(tuple, home, places)
+    }
+
+    #[inline(always)]
+    fn give_way(&self, old: &Flow<F>) -> bool {
+        F::give_way(old)
+    }
+
+    #[inline(always)]
+    fn claim(&self, home: u32) -> Option<u32> {
+        F::claim(home)
+    }
+
+    #[inline(always)]
+    fn enter_pair(&self, connection: &Connection<F>, place: u32) -> Result<(), Refused> {
+        F::enter_pair(connection, place)
+    }
+}
+
+impl Hops for Maps {
+    #[inline(always)]
+    fn hop_cell(&self, number: u16) -> Option<&HopCell> {
+        HOPS.get(number.into())
+    }
+}
+
 impl<F: FamilyMaps> Tables<F> for Maps {
-    /// The kernel frees an element that was removed only after a grace period, and may hand it to another tuple
-    /// at once (preallocated elements): what a late reader counts then lands in the wrong flow's counter or state.
-    /// It takes a removal and an insertion within the few nanoseconds that a packet holds its flow.
-    type FlowRef<'a> = &'static Flow<F>;
     type Image = Generation;
-
-    #[inline(always)]
-    fn flow(&self, tuple: &Tuple<F>) -> Option<&'static Flow<F>> {
-        // SAFETY: see FlowRef; all fields that change are atomics.
-        unsafe { F::flows().get(tuple) }
-    }
-
-    #[inline(always)]
-    fn enter(&self, tuple: &Tuple<F>, flow: Flow<F>) -> Result<(), Refused> {
-        let scratch = F::scratch().ok_or(Refused::Full)?;
-        // SAFETY: this CPU's own value, and nothing else uses the flow in it until this function ends.
-        let flow = unsafe {
-            (&raw mut (*scratch).flow).write(flow);
-            &(*scratch).flow
-        };
-        refused(F::flows().insert(tuple, flow, BPF_NOEXIST.into()))
-    }
-
-    #[inline(always)]
-    fn remove(&self, tuple: &Tuple<F>) {
-        // Not there is as good as removed.
-        let _ = F::flows().remove(tuple);
-    }
-
-    #[inline(always)]
-    fn enter_half_open(&self, tuple: &Tuple<F>) -> Result<(), Refused> {
-        let now = Tables::<F>::now(self);
-        refused(F::half_open().insert(tuple, now.0, BPF_NOEXIST.into()))
-    }
-
-    #[inline(always)]
-    fn remove_half_open(&self, tuple: &Tuple<F>) {
-        let _ = F::half_open().remove(tuple);
-    }
 
     #[inline(always)]
     fn image(&self) -> Option<Generation> {
@@ -302,12 +422,12 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn hop_generation(&self) -> u32 {
+    fn hop_generation(&self) -> u16 {
         let Some(globals) = GLOBALS.get_ptr(0) else {
             return 0;
         };
         // SAFETY: the pointer is to a value of the map. The daemon writes the word while we read it: volatile.
-        unsafe { (&raw const (*globals).hop_generation).read_volatile() as u32 }
+        unsafe { (&raw const (*globals).hop_generation).read_volatile() as u16 }
     }
 
     #[inline(always)]
@@ -377,14 +497,28 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
     fn open(&self, opening: Opening<F>) -> Result<(), Exit> {
         let scratch = F::scratch().ok_or(Drop::NotReady)?;
-        // SAFETY: this CPU's own value, and nothing else uses the opening in it until this function ends.
-        let opening = unsafe {
+        // SAFETY: this CPU's own value, and nothing else uses it until this function ends. Any bits are a connection that
+        // `plan` may write over.
+        let (opening, connection) = unsafe {
             (&raw mut (*scratch).opening).write(opening);
-            &(*scratch).opening
+            (&(*scratch).opening, &mut (*scratch).connection)
         };
-        // Opaque: the compiler, which sees what the function returns, would leave out the check of the counter's
-        // number that the verifier, which does not, wants to see.
-        Exit::decode(opaque(F::open(opening) as usize) as u32)
+        open::open(self, opening, connection)
+    }
+
+    #[inline(always)]
+    fn plan(&self, opening: &Opening<F>, connection: &mut Connection<F>) -> Result<(), Exit> {
+        F::plan(opening, connection)
+    }
+
+    #[inline(always)]
+    fn enter(&self, connection: &mut Connection<F>) -> Result<(), Exit> {
+        F::enter(connection)
+    }
+
+    #[inline(always)]
+    fn touch(&self, flow: &Flow<F>, flags: u8, now: Tick) -> Touched {
+        F::touch(flow, flags, now)
     }
 
     #[inline(always)]
@@ -400,16 +534,6 @@ impl<F: FamilyMaps> Tables<F> for Maps {
             Drop::TableFull | Drop::HalfOpenFull => stats.table_full += 1,
             _ => {}
         }
-    }
-}
-
-#[inline(always)]
-fn refused(result: Result<(), i32>) -> Result<(), Refused> {
-    const EEXIST: i32 = -17;
-    match result {
-        Ok(()) => Ok(()),
-        Err(EEXIST) => Err(Refused::Exists),
-        Err(_) => Err(Refused::Full),
     }
 }
 

@@ -10,8 +10,9 @@ mod support;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use balancer::datapath::kernel::Sizes;
-use balancer::datapath::memory::FamilyTables;
+use balancer::datapath::flows::FlowTable;
 use balancer_common::family::Family;
+use balancer_common::table::find;
 use balancer_common::verdict::Verdict;
 use support::engines::{Engines, Setting};
 use support::frame::{checksum, tcp, udp};
@@ -72,10 +73,9 @@ interface = "eth1"
 "#;
 
 /// Each connection is whole.
-fn all_are_whole<F: Family>(tables: &FamilyTables<F>) {
-    for entry in &tables.flows {
-        let peer = entry.value().peer();
-        assert!(tables.flows.contains_key(&peer), "{:?}", entry.key());
+fn all_are_whole<F: Family>(table: &FlowTable<F>) {
+    for flow in table.flows() {
+        assert!(find(table, &flow.peer()).is_some(), "{flow:?}");
     }
 }
 
@@ -285,6 +285,9 @@ fn run(engines: &mut Engines, chance: &mut Chance, seed: u64) -> u64 {
     let mut forwarded = 0;
     for number in 0..frames() {
         engines.about = format!("frame {number} of seed {seed}");
+        if number % 1000 == 0 {
+            engines.sweep();
+        }
         let mut input = random_frame(chance);
         if chance.below(4) == 0 {
             mutate(chance, &mut input);

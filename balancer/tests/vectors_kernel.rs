@@ -14,7 +14,7 @@ use support::vector::run_all;
 
 fn engines() -> Engines {
     Engines::both(Sizes {
-        connections: 1024,
+        connections: 4096,
         half_open: 1024,
     })
 }

@@ -99,7 +99,11 @@ impl Scene {
             .collect();
         let ports = config.datapath.source_ports;
         let image = compile(1, &config.services, &ids, ports, |_| Some(INGRESS));
-        let mut memory = Memory::new(image, ids.len());
+        let sizes = Sizes {
+            connections,
+            half_open: 1024,
+        };
+        let mut memory = Memory::new(image, ids.len(), sizes)?;
         for (path, service) in memory.paths.iter_mut().zip(&config.services) {
             let is_v4 = service.backends.iter().all(|b| b.address.is_ipv4());
             let source: IpAddr = if is_v4 {
@@ -119,10 +123,6 @@ impl Scene {
         }
         let mut kernel = None;
         if with_kernel {
-            let sizes = Sizes {
-                connections,
-                half_open: 1024,
-            };
             let mut loaded = Kernel::load(sizes, Back::Transmit, None)?;
             loaded.set_image(&memory.image)?;
             for (backend, path) in (0..).zip(&memory.paths) {

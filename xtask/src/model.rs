@@ -59,8 +59,8 @@ const MUTANTS: [Mutant; 8] = [
     Mutant {
         what: "nobody looks whether the connection is there already",
         file: "enter.rs",
-        old: "    if let Some(old) = find(lines, &connection.tuple)\n        && !give_way(lines, old, is_over)\n    {\n        return Err(Refused::Exists);\n    }\n",
-        new: "    if let Some(old) = find(lines, &connection.tuple) {\n        give_way(lines, old, is_over);\n    }\n",
+        old: "    if let Some(old) = find(lines, &connection.tuple)\n        && !lines.give_way(old)\n    {\n        return Err(Refused::Exists);\n    }\n",
+        new: "    if let Some(old) = find(lines, &connection.tuple) {\n        lines.give_way(old);\n    }\n",
     },
     Mutant {
         what: "the home of a reply is not locked",
@@ -90,10 +90,7 @@ const MUTANTS: [Mutant; 8] = [
 
 /// Runs the flow table's model; with `--mutants` also that of each mutant, which has to fail.
 pub fn model(workspace: &Workspace, args: &ModelArgs) -> anyhow::Result<()> {
-    run::timed(
-        "model of the flow table",
-        &mut command(workspace, &workspace.root, args),
-    )?;
+    run::timed("model of the flow table", &mut test(workspace, args))?;
     if args.mutants {
         let mut survivors = Vec::new();
         for mutant in &MUTANTS {
@@ -116,14 +113,19 @@ pub fn model(workspace: &Workspace, args: &ModelArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The model's own run.
+pub fn test(workspace: &Workspace, args: &ModelArgs) -> Command {
+    command(workspace, &workspace.root, "target/model", args)
+}
+
 /// The model's own build: all atomics are the model checker's.
-pub fn command(workspace: &Workspace, root: &Path, args: &ModelArgs) -> Command {
+fn command(workspace: &Workspace, root: &Path, target: &str, args: &ModelArgs) -> Command {
     let mut cargo = workspace.cargo(["test", "--release", "--package", "balancer-common"]);
     cargo
         .args(["--test", "table_model"])
         .current_dir(root)
         .env("RUSTFLAGS", "--cfg loom")
-        .env("CARGO_TARGET_DIR", workspace.root.join("target/model"))
+        .env("CARGO_TARGET_DIR", workspace.root.join(target))
         .env("BALANCER_PREEMPTIONS", args.preemptions.to_string());
     cargo
 }
@@ -144,7 +146,8 @@ fn is_found(workspace: &Workspace, mutant: &Mutant, args: &ModelArgs) -> anyhow:
         );
     }
     fs::write(&path, source.replace(mutant.old, mutant.new))?;
-    let output = command(workspace, &copy, args).output()?;
+    // In a folder of its own: cargo would take the one build for the other.
+    let output = command(workspace, &copy, "target/mutants", args).output()?;
     fs::remove_dir_all(&copy)?;
     let text = String::from_utf8_lossy(&output.stdout);
     // One that does not compile proves nothing.

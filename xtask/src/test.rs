@@ -85,7 +85,7 @@ fn run_all(
     }
     summary.run("tests that need no root", &mut unprivileged)?;
     summary.run("examples in the documentation", &mut release(&["--doc"]))?;
-    let mut model = model::command(workspace, &workspace.root, &ModelArgs::default());
+    let mut model = model::test(workspace, &ModelArgs::default());
     summary.run("model of the flow table", &mut model)?;
     if let Some(why) = left_out {
         if !plan.root.is_empty() || plan.verifier {

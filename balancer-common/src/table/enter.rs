@@ -9,8 +9,8 @@
 //!   that takes back what it did.
 
 use crate::family::Family;
-use crate::table::flow::{Direction, Flow, HopId, Meta, Stage};
-use crate::table::state::State;
+use crate::table::flow::{Flow, HopId, Meta, Stage, Traits};
+use crate::table::state::{Phase, State};
 use crate::table::tick::Tick;
 use crate::table::{self, Lines, PLACES, Totals, bit, find};
 use crate::tuple::Tuple;
@@ -18,26 +18,89 @@ use crate::tuple::Tuple;
 /// How many source ports are tried.
 pub const PORT_TRIES: u32 = 8;
 
-/// A connection to be entered, but for its reply tuple.
+/// How often the removal of a reply is tried whose original is removed: it fails only against a packet of it. What is not
+/// removed is the daemon's business.
+const KILL_TRIES: u32 = 4;
+
+/// A connection to be entered.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Connection<F: Family> {
     /// The tuple of its first packet.
     pub tuple: Tuple<F>,
+    /// That of its answers, as long as its destination port is free.
+    pub reply: Tuple<F>,
+    /// Where to look for another one, if it is not.
+    pub source_ports: SourcePorts,
+    /// The service's id.
+    pub service: u16,
     /// The backend's id.
     pub backend: u16,
-    /// Whether the packet was VLAN-tagged.
-    pub tagged: bool,
     /// Where replies go.
     pub back: HopId,
     /// When the packet came.
     pub now: Tick,
+    /// Whether the packet was VLAN-tagged.
+    pub tagged: bool,
+}
+
+impl<F: Family> Connection<F> {
+    /// That of a first packet's tuple; nothing of it is decided yet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(tuple: Tuple<F>) -> Self {
+        Self {
+            tuple,
+            reply: tuple,
+            source_ports: SourcePorts::NONE,
+            service: 0,
+            backend: 0,
+            back: HopId {
+                number: 0,
+                generation: 0,
+            },
+            now: Tick(0),
+            tagged: false,
+        }
+    }
+}
+
+/// A range of source ports, in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SourcePorts {
+    /// The first.
+    pub first: u16,
+    /// The last, not below the first.
+    pub last: u16,
+}
+
+impl SourcePorts {
+    /// The source port is not translated.
+    pub const NONE: Self = Self { first: 0, last: 0 };
+
+    /// Whether a client may keep its own port.
+    #[inline(always)]
+    #[must_use]
+    pub fn allow(self, port: u16) -> bool {
+        self == Self::NONE || (port >= self.first && port <= self.last)
+    }
+
+    /// One of them, by an even random number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any(self, random: u32) -> u16 {
+        let span = (self.last - self.first) as u64 + 1;
+        self.first + ((random as u64 * span) >> 32) as u16
+    }
 }
 
 /// Why a connection was not entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Refused {
     /// It is there already.
-    Exists,
+    Exists = 1,
     /// There is no room for another connection.
     Full,
     /// There is no room for another half-open one.
@@ -48,25 +111,52 @@ pub enum Refused {
     Busy,
 }
 
-/// Enters a connection. `reply` gives reply tuples to try, [`PORT_TRIES`] at most; `None`: there are no more.
+impl Refused {
+    /// One word, for an engine that keeps a part of this in a function of its own.
+    #[inline(always)]
+    #[must_use]
+    pub const fn encode(result: Result<(), Self>) -> u32 {
+        match result {
+            Ok(()) => 0,
+            Err(refused) => refused as u32,
+        }
+    }
+
+    /// The inverse of [`Refused::encode`].
+    ///
+    /// # Errors
+    /// What was encoded.
+    #[inline(always)]
+    pub const fn decode(word: u32) -> Result<(), Self> {
+        Err(match word {
+            0 => return Ok(()),
+            1 => Self::Exists,
+            2 => Self::Full,
+            3 => Self::HalfOpenFull,
+            4 => Self::Taken,
+            _ => Self::Busy,
+        })
+    }
+}
+
+/// Enters a connection. When the destination port of its reply is taken others are tried, by even random numbers.
 ///
-/// A connection of the same tuple that `is_over` says to be over makes room.
+/// A connection of the same tuple that is closing makes room.
 ///
 /// # Errors
 /// [`Refused`]; nothing was entered.
 #[inline(always)]
 pub fn enter<F: Family, L: Lines<F>>(
     lines: &L,
-    connection: &Connection<F>,
-    reply: impl FnMut(u32) -> Option<Tuple<F>>,
-    is_over: impl Fn(Meta, Meta) -> bool,
+    connection: &mut Connection<F>,
+    random: impl Fn() -> u32,
 ) -> Result<(), Refused> {
     let home = lines.geometry().home(&connection.tuple);
     let line = lines.line(home).ok_or(Refused::Full)?;
     if !table::lock(&line.home, u32::MAX) {
         return Err(Refused::Busy);
     }
-    let result = enter_locked(lines, connection, home, line, reply, is_over);
+    let result = enter_locked(lines, connection, home, random);
     table::unlock(&line.home);
     result
 }
@@ -74,48 +164,83 @@ pub fn enter<F: Family, L: Lines<F>>(
 #[inline(always)]
 fn enter_locked<F: Family, L: Lines<F>>(
     lines: &L,
-    connection: &Connection<F>,
+    connection: &mut Connection<F>,
     home: u32,
-    line: &Flow<F>,
-    reply: impl FnMut(u32) -> Option<Tuple<F>>,
-    is_over: impl Fn(Meta, Meta) -> bool,
+    random: impl Fn() -> u32,
 ) -> Result<(), Refused> {
+    let totals = lines.totals().ok_or(Refused::Full)?;
     if let Some(old) = find(lines, &connection.tuple)
-        && !give_way(lines, old, is_over)
+        && !lines.give_way(old)
     {
         return Err(Refused::Exists);
     }
-    let totals = lines.totals().ok_or(Refused::Full)?;
     count_in(lines, totals)?;
-    let result = claim(lines, home).map_or(Err(Refused::Full), |(place, original)| {
-        let result = enter_pair(lines, connection, (home, line), (place, original), reply);
-        if result.is_err() {
-            original.set_meta(Meta::new(Stage::Free, State(0), Tick(0)));
-        }
-        result
-    });
+    let result = enter_counted(lines, connection, home, random);
     if result.is_err() {
         totals.opened.add(u64::MAX);
     }
     result
 }
 
-/// Removes an original that is over, if it still is when it is exchanged. Its reply is left to the daemon.
 #[inline(always)]
-fn give_way<F: Family, L: Lines<F>>(
+fn enter_counted<F: Family, L: Lines<F>>(
     lines: &L,
-    old: &Flow<F>,
-    is_over: impl Fn(Meta, Meta) -> bool,
-) -> bool {
+    connection: &mut Connection<F>,
+    home: u32,
+    random: impl Fn() -> u32,
+) -> Result<(), Refused> {
+    let place = lines.claim(home).ok_or(Refused::Full)?;
+    let mut refused = Refused::Taken;
+    for attempt in 0..PORT_TRIES {
+        if attempt > 0 {
+            if connection.source_ports == SourcePorts::NONE {
+                break;
+            }
+            let port = connection.source_ports.any(random());
+            connection.reply.ports = connection.reply.ports.to(port);
+        }
+        match lines.enter_pair(connection, place) {
+            Ok(()) => return Ok(()),
+            Err(other @ (Refused::Taken | Refused::Busy)) => refused = other,
+            Err(other) => {
+                refused = other;
+                break;
+            }
+        }
+    }
+    let original = lines.line(lines.geometry().line(home, place));
+    if let Some(original) = original {
+        original.set_meta(Meta::new(Stage::Free, State(0), Tick(0)));
+    }
+    Err(refused)
+}
+
+/// Removes the connection of an original if it is closing, and still is when its original is exchanged. Says whether there
+/// is none of the tuple any more: nobody else enters one, since the home of the tuple is locked.
+#[inline(always)]
+pub fn give_way<F: Family, L: Lines<F>>(lines: &L, old: &Flow<F>) -> bool {
     let meta = old.meta();
     if old.is_reply() || !meta.is_visible() {
         return !meta.is_visible();
     }
-    let over = match find(lines, &old.peer()) {
-        Some(reply) => is_over(meta, reply.meta()),
-        None => true,
-    };
-    over && old.replace_meta(meta, meta.at(Stage::Dead))
+    let reply = find(lines, &old.peer());
+    let is_closing =
+        |reply: &Flow<F>| Phase::of(meta.state(), reply.meta().state()) == Phase::Closing;
+    if reply.is_some_and(|reply| !is_closing(reply)) || !old.replace_meta(meta, meta.replaced()) {
+        return false;
+    }
+    if let Some(totals) = lines.totals() {
+        totals.replaced.add(1);
+    }
+    if let Some(reply) = reply {
+        for _ in 0..KILL_TRIES {
+            let meta = reply.meta();
+            if !meta.is_visible() || reply.replace_meta(meta, meta.at(Stage::Dead)) {
+                break;
+            }
+        }
+    }
+    true
 }
 
 /// Counts a connection, within the bounds.
@@ -123,7 +248,10 @@ fn give_way<F: Family, L: Lines<F>>(
 fn count_in<F: Family, L: Lines<F>>(lines: &L, totals: &Totals) -> Result<(), Refused> {
     let geometry = lines.geometry();
     let opened = totals.opened.add(1).wrapping_add(1);
-    let refused = if opened.wrapping_sub(totals.closed.get()) > u64::from(geometry.max_connections)
+    let refused = if opened
+        .wrapping_sub(totals.closed.get())
+        .wrapping_sub(totals.replaced.get())
+        > u64::from(geometry.max_connections)
     {
         Refused::Full
     } else if opened
@@ -139,84 +267,82 @@ fn count_in<F: Family, L: Lines<F>>(lines: &L, totals: &Totals) -> Result<(), Re
     Err(refused)
 }
 
-/// Claims a free line for a flow of a home: its place and the line.
-#[inline(never)]
-fn claim<F: Family, L: Lines<F>>(lines: &L, home: u32) -> Option<(u32, &Flow<F>)> {
+/// Claims a free line for a flow of a home: its place.
+#[inline(always)]
+pub fn claim<F: Family, L: Lines<F>>(lines: &L, home: u32) -> Option<u32> {
     for place in 0..PLACES {
         let line = lines.line(lines.geometry().line(home, place))?;
         let meta = line.meta();
         if meta.is(Stage::Free) && line.replace_meta(meta, meta.at(Stage::Claimed)) {
-            return Some((place, line));
+            return Some(place);
         }
     }
     None
 }
 
-/// Finds a reply tuple that is free, and makes both flows visible.
+/// Claims a line for the reply of a connection, and makes both its flows visible; the original's home is locked, and the
+/// line at `place` of it claimed.
+///
+/// # Errors
+/// [`Refused::Taken`], [`Refused::Busy`]: not this reply tuple; [`Refused::Full`]. The original's line stays claimed.
 #[inline(always)]
-fn enter_pair<F: Family, L: Lines<F>>(
+pub fn enter_pair<F: Family, L: Lines<F>>(
     lines: &L,
     connection: &Connection<F>,
-    (home, home_line): (u32, &Flow<F>),
-    (place, original): (u32, &Flow<F>),
-    mut reply: impl FnMut(u32) -> Option<Tuple<F>>,
+    place: u32,
 ) -> Result<(), Refused> {
-    let mut refused = Refused::Taken;
-    for attempt in 0..PORT_TRIES {
-        let Some(tuple) = reply(attempt) else {
-            break;
-        };
-        let reply_home = lines.geometry().home(&tuple);
-        let reply_line = lines.line(reply_home).ok_or(Refused::Full)?;
-        // The lock of the original's home is held already.
-        let is_same = reply_home == home;
-        if !is_same && !table::lock(&reply_line.home, 1) {
-            refused = Refused::Busy;
-            continue;
-        }
-        let result = if find(lines, &tuple).is_some() {
-            Err(Refused::Taken)
-        } else {
-            claim(lines, reply_home).ok_or(Refused::Full)
-        };
-        if let Ok((reply_place, reply)) = result {
-            publish(
-                connection,
-                &tuple,
-                (home_line, place, original),
-                (reply_line, reply_place, reply),
-            );
-        }
-        if !is_same {
-            table::unlock(&reply_line.home);
-        }
-        match result {
-            Ok(_) => return Ok(()),
-            Err(Refused::Taken) => refused = Refused::Taken,
-            Err(other) => return Err(other),
-        }
+    let geometry = lines.geometry();
+    let home = geometry.home(&connection.tuple);
+    let home_line = lines.line(home).ok_or(Refused::Full)?;
+    let original = lines
+        .line(geometry.line(home, place % PLACES))
+        .ok_or(Refused::Full)?;
+    let reply_home = geometry.home(&connection.reply);
+    let reply_line = lines.line(reply_home).ok_or(Refused::Full)?;
+    // The lock of the original's home is held already.
+    let is_same = reply_home == home;
+    if !is_same && !table::lock(&reply_line.home, 1) {
+        return Err(Refused::Busy);
     }
-    Err(refused)
+    let claimed = if find(lines, &connection.reply).is_some() {
+        Err(Refused::Taken)
+    } else {
+        lines.claim(reply_home).ok_or(Refused::Full)
+    };
+    let result = claimed.and_then(|reply_place| {
+        let reply = lines
+            .line(geometry.line(reply_home, reply_place))
+            .ok_or(Refused::Full)?;
+        publish(
+            connection,
+            (home_line, place, original),
+            (reply_line, reply_place, reply),
+        );
+        Ok(())
+    });
+    if !is_same {
+        table::unlock(&reply_line.home);
+    }
+    result
 }
 
 #[inline(always)]
 fn publish<F: Family>(
     connection: &Connection<F>,
-    reply_tuple: &Tuple<F>,
     (home, place, original): (&Flow<F>, u32, &Flow<F>),
     (reply_home, reply_place, reply): (&Flow<F>, u32, &Flow<F>),
 ) {
-    let direction = |tuple: &Tuple<F>, new: &Tuple<F>, is_reply, extra| Direction {
-        tuple: *tuple,
-        new: new.reversed(),
+    let traits = |is_reply, extra| Traits {
         reply: is_reply,
         tagged: connection.tagged,
         backend: connection.backend,
         extra,
     };
-    let (tuple, back) = (&connection.tuple, connection.back.to_bits());
-    reply.fill(&direction(reply_tuple, tuple, true, back));
-    original.fill(&direction(tuple, reply_tuple, false, connection.now.0));
+    let (tuple, answer) = (&connection.tuple, &connection.reply);
+    let back = traits(true, connection.back.to_bits());
+    reply.fill(answer, tuple, back);
+    let forth = traits(false, connection.now.0);
+    original.fill(tuple, answer, forth);
     reply_home.home.add(bit(reply_place));
     home.home.add(bit(place));
     let live = Meta::new(Stage::Live, State(0), connection.now);

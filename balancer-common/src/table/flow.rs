@@ -37,8 +37,8 @@ pub enum Stage {
     Dead = 4,
 }
 
-/// What of a flow changes with its packets, in one word: bits 0–2 the [`Stage`], 8–15 the [`State`], 32–63 the
-/// [`Tick`] of a recent packet.
+/// What of a flow changes with its packets, in one word: bits 0–2 the [`Stage`], 3 whether another connection has
+/// [taken its place](Meta::replaced), 8–15 the [`State`], 32–63 the [`Tick`] of a recent packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta(pub u64);
 
@@ -72,6 +72,20 @@ impl Meta {
         Self(self.0 & !7 | stage as u64)
     }
 
+    /// The flow is dead, and a packet has opened another connection of the same tuple.
+    #[inline(always)]
+    #[must_use]
+    pub const fn replaced(self) -> Self {
+        Self(self.at(Stage::Dead).0 | REPLACED)
+    }
+
+    /// Whether it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_replaced(self) -> bool {
+        self.0 & REPLACED != 0
+    }
+
     /// The state of this direction.
     #[inline(always)]
     #[must_use]
@@ -86,6 +100,9 @@ impl Meta {
         Tick((self.0 >> 32) as u32)
     }
 }
+
+/// The bit of [`Meta::replaced`].
+const REPLACED: u64 = 1 << 3;
 
 /// How far [`Meta::last_seen`] may lag behind a flow's last packet: a flow under traffic is not written to for each.
 pub const PRECISION: u32 = 128;
@@ -140,13 +157,9 @@ pub struct HopId {
     pub generation: u16,
 }
 
-/// A flow, before it has a line.
+/// What is fixed of a flow beside its tuples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Direction<F: Family> {
-    /// The tuple of its packets.
-    pub tuple: Tuple<F>,
-    /// What it becomes.
-    pub new: Tuple<F>,
+pub struct Traits {
     /// Whether it is the reply direction.
     pub reply: bool,
     /// Whether the connection's first packet was VLAN-tagged.
@@ -174,19 +187,20 @@ impl<F: Family> Default for Flow<F> {
 }
 
 impl<F: Family> Flow<F> {
-    /// Writes a flow into a line that this CPU has claimed. It cannot be found before [`Flow::set_meta`].
-    #[inline(always)]
-    pub(crate) fn fill(&self, direction: &Direction<F>) {
-        let Direction { tuple, new, .. } = direction;
+    /// Writes the flow of a tuple, whose other direction is that of `peer`, into a line that this CPU has claimed. It cannot
+    /// be found before [`Flow::set_meta`].
+    #[inline(never)]
+    pub(crate) fn fill(&self, tuple: &Tuple<F>, peer: &Tuple<F>, traits: Traits) {
+        let new = peer.reversed();
         let addresses = F::replaced(tuple.addresses, new.addresses);
         let ports = replace(u64::from(tuple.ports.wire()), u64::from(new.ports.wire()));
         let l3_delta = fold(addresses + TTL_DECREMENT);
         let l4_delta = fold(addresses + ports);
-        let mut fixed = tuple.ports.0 | u64::from(direction.backend) << 48;
-        if direction.reply {
+        let mut fixed = tuple.ports.0 | u64::from(traits.backend) << 48;
+        if traits.reply {
             fixed |= REPLY;
         }
-        if direction.tagged {
+        if traits.tagged {
             fixed |= TAGGED;
         }
         self.addresses.set(tuple.addresses);
@@ -194,7 +208,7 @@ impl<F: Family> Flow<F> {
         self.new_ports.set(
             u64::from(new.ports.wire()) | u64::from(l3_delta) << 32 | u64::from(l4_delta) << 48,
         );
-        self.extra.set(direction.extra);
+        self.extra.set(traits.extra);
         self.new_addresses.set(new.addresses);
         self.packets.set(0);
         self.bytes.set(0);

@@ -25,6 +25,7 @@ pub mod tick;
 pub mod touch;
 
 use crate::family::Family;
+use crate::table::enter::{Connection, Refused};
 use crate::table::flow::Flow;
 use crate::tuple::Tuple;
 use crate::word::{HalfWord, Word};
@@ -49,14 +50,14 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// For so many connections: four lines each, a 32nd of them for overflow, so that half the lines are in use at
-    /// most. All connections find room, but for a chance that is nought for practice.
+    /// For so many connections: somewhat less than four lines each, a 32nd of them for overflow, so that about half
+    /// the lines are in use at most. All connections find room, but for a chance that is nought for practice.
     #[must_use]
     pub const fn new(seed: [u64; 2], max_connections: u32, max_half_open: u32) -> Self {
         let lines = if max_connections < 64 {
             256
         } else {
-            max_connections * 4
+            max_connections / 8 * 31
         };
         let overflows = lines / 32;
         Self {
@@ -138,17 +139,19 @@ pub(crate) fn unlock(home: &HalfWord) {
 }
 
 /// The counters of a table, and the note of the daemon about the line that it frees. Connections are what was opened
-/// less what was closed; half-open are what was half-opened less completed less what was closed half-open.
-#[repr(C)]
+/// less what was closed or replaced; half-open are what was opened less completed less what was closed half-open.
+#[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Totals {
     /// Connections entered; by packets.
     pub opened: Word,
     /// Connections that ceased to be half-open, as each begins; by packets.
     pub completed: Word,
-    /// Connections whose lines were freed; by the daemon.
+    /// Connections that were over, and whose tuple a new one has taken; by packets.
+    pub replaced: Word,
+    /// Connections whose lines were freed, those replaced left out; by the daemon.
     pub closed: Word,
-    /// Of these the half-open ones.
+    /// Connections that were half-open when they were freed; by the daemon.
     pub half_closed: Word,
     /// The line that the daemon frees, and one; 0: none. Then its meta word, and what `closed` and `half_closed` become.
     pub(crate) note: [Word; 4],
@@ -158,7 +161,10 @@ impl Totals {
     /// Connections.
     #[inline(always)]
     pub fn connections(&self) -> u64 {
-        self.opened.get().wrapping_sub(self.closed.get())
+        self.opened
+            .get()
+            .wrapping_sub(self.closed.get())
+            .wrapping_sub(self.replaced.get())
     }
 
     /// Half-open ones.
@@ -172,7 +178,9 @@ impl Totals {
 }
 
 /// A table's memory.
-pub trait Lines<F: Family> {
+///
+/// The functions with a body are loops, each of which an engine may keep in a function of its own: see there what they do.
+pub trait Lines<F: Family>: Sized {
     /// Its shape.
     fn geometry(&self) -> &Geometry;
 
@@ -181,6 +189,33 @@ pub trait Lines<F: Family> {
 
     /// Its counters.
     fn totals(&self) -> Option<&Totals>;
+
+    /// [`find_displaced`].
+    #[inline(always)]
+    fn find_displaced(&self, tuple: &Tuple<F>, home: u32, places: u32) -> Option<u32> {
+        find_displaced(self, tuple, home, places)
+    }
+
+    /// [`enter::give_way`].
+    #[inline(always)]
+    fn give_way(&self, old: &Flow<F>) -> bool {
+        enter::give_way(self, old)
+    }
+
+    /// [`enter::claim`].
+    #[inline(always)]
+    fn claim(&self, home: u32) -> Option<u32> {
+        enter::claim(self, home)
+    }
+
+    /// [`enter::enter_pair`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn enter_pair(&self, connection: &Connection<F>, place: u32) -> Result<(), Refused> {
+        enter::enter_pair(self, connection, place)
+    }
 }
 
 /// The visible flow of a tuple.
@@ -196,22 +231,23 @@ pub fn find<'a, F: Family, L: Lines<F>>(lines: &'a L, tuple: &Tuple<F>) -> Optio
     if places == 0 {
         return None;
     }
-    find_displaced(lines, tuple, home, places)
+    lines.line(lines.find_displaced(tuple, home, places)?)
 }
 
-/// The same, in the places other than the home that hold flows of it.
-#[inline(never)]
-fn find_displaced<'a, F: Family, L: Lines<F>>(
-    lines: &'a L,
+/// The line of the visible flow of a tuple, which is not at home but at one of these places.
+#[inline(always)]
+pub fn find_displaced<F: Family, L: Lines<F>>(
+    lines: &L,
     tuple: &Tuple<F>,
     home: u32,
     places: u32,
-) -> Option<&'a Flow<F>> {
+) -> Option<u32> {
     for place in 1..PLACES {
         if places & bit(place) != 0 {
-            let line = lines.line(lines.geometry().line(home, place))?;
+            let index = lines.geometry().line(home, place);
+            let line = lines.line(index)?;
             if line.meta().is_visible() && line.is_of(tuple) {
-                return Some(line);
+                return Some(index);
             }
         }
     }

@@ -126,7 +126,8 @@ pub fn free<F: Family, L: Lines<F>>(lines: &L, index: u32) {
         let half = u64::from(!meta.state().has(State::ESTABLISHED));
         let [noted, what, closed, half_closed] = &totals.note;
         what.set(meta.0);
-        closed.set(totals.closed.get().wrapping_add(1));
+        let counts = u64::from(!meta.is_replaced());
+        closed.set(totals.closed.get().wrapping_add(counts));
         half_closed.set(totals.half_closed.get().wrapping_add(half));
         // An established connection is one that was completed, or is counted as such: see `condemn`.
         noted.set(u64::from(index) + 1);

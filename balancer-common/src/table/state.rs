@@ -109,3 +109,99 @@ impl Phase {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate alloc;
+
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// Steps a connection through packets of (from the client?, control bits) and gives the phases, and how often it
+    /// was completed.
+    fn phases(protocol: u8, packets: &[(bool, u8)]) -> (Vec<Phase>, usize) {
+        let (mut original, mut reply) = (State(0), State(0));
+        let mut completed = 0;
+        let phases = packets
+            .iter()
+            .map(|&(from_client, flags)| {
+                let (own, peer) = if from_client {
+                    (&mut original, reply)
+                } else {
+                    (&mut reply, original)
+                };
+                let after = own.after(protocol, !from_client, flags, peer);
+                completed += usize::from(own.completes(after, protocol, !from_client));
+                *own = after;
+                Phase::of(original, reply)
+            })
+            .collect();
+        (phases, completed)
+    }
+
+    #[test]
+    fn tcp_lives_and_closes() {
+        use Phase::{Closing, Established, HalfOpen};
+        let (seen, completed) = phases(
+            protocol::TCP,
+            &[
+                (true, SYN),
+                (false, SYN | ACK),
+                (true, ACK),
+                (false, ACK),
+                (true, FIN | ACK),
+                (false, ACK),
+                (false, FIN | ACK),
+                (true, ACK),
+            ],
+        );
+        assert_eq!(
+            seen,
+            [
+                HalfOpen,
+                HalfOpen,
+                Established,
+                Established,
+                Established,
+                Established,
+                Closing,
+                Closing
+            ]
+        );
+        assert_eq!(completed, 1);
+    }
+
+    #[test]
+    fn an_ack_without_a_syn_ack_establishes_nothing() {
+        let (seen, completed) = phases(protocol::TCP, &[(true, SYN), (true, ACK), (true, ACK)]);
+        assert_eq!(seen, [Phase::HalfOpen; 3]);
+        assert_eq!(completed, 0);
+    }
+
+    #[test]
+    fn a_refused_connection_stays_half_open() {
+        let (seen, completed) = phases(protocol::TCP, &[(true, SYN), (false, RST | ACK)]);
+        assert_eq!(seen, [Phase::HalfOpen; 2]);
+        assert_eq!(completed, 0);
+    }
+
+    #[test]
+    fn a_reset_closes() {
+        let (seen, _) = phases(
+            protocol::TCP,
+            &[(true, SYN), (false, SYN | ACK), (true, ACK), (true, RST)],
+        );
+        assert_eq!(seen[3], Phase::Closing);
+    }
+
+    #[test]
+    fn udp_is_established_by_the_answer() {
+        let (seen, completed) = phases(
+            protocol::UDP,
+            &[(true, 0), (true, 0), (false, 0), (false, 0), (true, 0)],
+        );
+        assert_eq!(seen[1..3], [Phase::HalfOpen, Phase::Established]);
+        assert_eq!(completed, 1);
+    }
+}

@@ -24,3 +24,14 @@ impl Tick {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_wrap() {
+        assert_eq!(Tick(5).milliseconds_since(Tick(u32::MAX - 4)), 10);
+        assert_eq!(Tick(4).milliseconds_since(Tick(5)), 0);
+    }
+}

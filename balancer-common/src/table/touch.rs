@@ -12,14 +12,28 @@ const TRIES: u32 = 4;
 
 /// What became of a packet's flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Touched {
     /// It goes on.
-    Alive,
+    Alive = 0,
     /// It is gone.
-    Gone,
+    Gone = 1,
     /// The packet opens a new connection in the place of this one, which is over (RFC 9293, section 3.6.1, allows it
     /// before the time-wait delay has passed).
-    Over,
+    Over = 2,
+}
+
+impl Touched {
+    /// The inverse of `as u32`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn decode(word: u32) -> Self {
+        match word {
+            0 => Self::Alive,
+            1 => Self::Gone,
+            _ => Self::Over,
+        }
+    }
 }
 
 /// Whether a packet with these TCP control bits (0: UDP) changes nothing of its flow, not even when it was last seen.

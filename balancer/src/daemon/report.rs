@@ -1,12 +1,14 @@
 //! What the tables hold, as documents.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use balancer_common::abi::Identity;
 use balancer_common::family::Family;
-use balancer_common::flow::{Flow, Phase, Tick};
+use balancer_common::table::flow::Flow;
+use balancer_common::table::state::Phase;
+use balancer_common::table::tick::Tick;
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Pass, Verdict};
 use balancer_common::wire::protocol;
@@ -43,7 +45,7 @@ impl Tables {
     /// # Errors
     /// [`KernelError`].
     pub fn services(&self) -> Result<ServicesDocument, KernelError> {
-        let active = self.active()?;
+        let active = self.active();
         let mut gone = self.removed(&active);
         let mut services = Vec::with_capacity(self.service_ids.len());
         for (service, ids) in self.config.services.iter().zip(&self.service_ids) {
@@ -165,8 +167,8 @@ impl Tables {
             total: 0,
             connections: Vec::new(),
         };
-        list.add(self.kernel.v4.connections()?);
-        list.add(self.kernel.v6.connections()?);
+        list.add(self.kernel.v4.connections());
+        list.add(self.kernel.v6.connections());
         Ok(ConnectionsDocument {
             version: Version,
             truncated: list.total > list.connections.len() as u64,
@@ -180,15 +182,16 @@ impl Tables {
     /// # Errors
     /// [`KernelError`].
     pub fn flush(&mut self, service: Option<&str>) -> Result<u64, KernelError> {
-        let now = now()?;
-        let Self { kernel, ids, .. } = self;
-        let wanted = |backend: u32| {
-            service.is_none_or(|wanted| {
-                ids.backend(backend)
-                    .is_some_and(|identity| service_name(identity) == wanted)
-            })
+        let Some(service) = service else {
+            return self.flush_backends(|_| true);
         };
-        Ok(kernel.v4.flush(wanted, now)? + kernel.v6.flush(wanted, now)?)
+        let of_service: HashSet<u32> = self
+            .ids
+            .backends()
+            .filter(|(_, identity)| service_name(identity) == service)
+            .map(|(id, _)| id)
+            .collect();
+        self.flush_backends(|backend| of_service.contains(&backend))
     }
 
     /// Dropped packets, by reason.
@@ -243,39 +246,36 @@ impl Tables {
     }
 
     /// How many connections there are, and how full the tables.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub fn fill(&self) -> Result<(ConnectionCounts, Vec<Table>), KernelError> {
+    #[must_use]
+    pub fn fill(&self) -> (ConnectionCounts, Vec<Table>) {
         let datapath = &self.config.datapath;
-        let count_v4 = self.kernel.v4.count()?;
-        let count_v6 = self.kernel.v6.count()?;
+        let (v4, v6) = (&self.kernel.v4, &self.kernel.v6);
         let table = |name: &str, used, max: u32| Table {
             name: name.to_owned(),
             used,
             max: max.into(),
         };
         let tables = vec![
+            table("connections_v4", v4.count(), datapath.max_connections),
+            table("connections_v6", v6.count(), datapath.max_connections),
             table(
-                "connections_v4",
-                count_v4.connections,
-                datapath.max_connections,
+                "half_open_v4",
+                v4.count_half_open(),
+                datapath.max_half_open,
             ),
             table(
-                "connections_v6",
-                count_v6.connections,
-                datapath.max_connections,
+                "half_open_v6",
+                v6.count_half_open(),
+                datapath.max_half_open,
             ),
-            table("half_open_v4", count_v4.half_open, datapath.max_half_open),
-            table("half_open_v6", count_v6.half_open, datapath.max_half_open),
         ];
         let counts = ConnectionCounts {
-            current: count_v4.connections + count_v6.connections,
+            current: v4.count() + v6.count(),
             max: datapath.max_connections.into(),
-            half_open: count_v4.half_open + count_v6.half_open,
+            half_open: v4.count_half_open() + v6.count_half_open(),
             half_open_max: datapath.max_half_open.into(),
         };
-        Ok((counts, tables))
+        (counts, tables)
     }
 }
 
@@ -303,9 +303,9 @@ struct List<'a> {
 }
 
 impl List<'_> {
-    fn add<F: Family>(&mut self, found: Vec<flows::Connection<F>>) {
+    fn add<'a, F: Family>(&mut self, found: impl Iterator<Item = flows::Connection<'a, F>>) {
         for connection in found {
-            let identity = self.tables.ids.backend(connection.original.backend);
+            let identity = self.tables.ids.backend(connection.original.backend());
             let service = identity.map(service_name).unwrap_or_default();
             let backend = identity.map(backend_name).unwrap_or_default();
             if !self.filter.matches(&service, &backend) {
@@ -321,16 +321,16 @@ impl List<'_> {
 }
 
 fn document<F: Family>(
-    connection: &flows::Connection<F>,
+    connection: &flows::Connection<'_, F>,
     service: String,
     backend: String,
     now: Tick,
 ) -> Connection {
-    let tuple = &connection.tuple;
-    let new = &connection.original.new;
-    let traffic = |flow: &Flow<F>| Traffic {
-        packets: flow.packets.get(),
-        bytes: flow.bytes.get(),
+    let tuple = &connection.original.tuple();
+    let new = &connection.original.new_tuple();
+    let traffic = |flow: &Flow<F>| {
+        let (packets, bytes) = flow.counts();
+        Traffic { packets, bytes }
     };
     let seconds = |earlier: Tick| Duration::from_millis(now.milliseconds_since(earlier)).as_secs();
     let is_tcp = tuple.ports.protocol() == protocol::TCP;
@@ -351,8 +351,8 @@ fn document<F: Family>(
         },
         age_seconds: seconds(connection.original.created()),
         idle_seconds: seconds(connection.last_seen(now)),
-        forward: traffic(&connection.original),
-        reply: connection.reply.as_ref().map(traffic).unwrap_or_default(),
+        forward: traffic(connection.original),
+        reply: connection.reply.map(traffic).unwrap_or_default(),
     }
 }
 

@@ -51,7 +51,7 @@ impl Requests {
         let config = self.reloader.path().to_owned();
         let uptime_seconds = self.started.elapsed().as_secs();
         let status = self.tables.with(move |tables| {
-            let (connections, fill) = tables.fill()?;
+            let (connections, fill) = tables.fill();
             Ok::<_, KernelError>(Status {
                 engine: Engine::Kernel,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -112,7 +112,7 @@ impl Requests {
                 backend: backend.to_string(),
                 weight: super::report::weight(tables.overrides.share(&service, &backend)),
                 state: tables.state(&service, &backend, id)?,
-                connections_active: tables.active()?.get(&id).copied().unwrap_or(0),
+                connections_active: tables.active().get(&id).copied().unwrap_or(0),
             })
         });
         Ok(Document::Change(ChangeDocument {

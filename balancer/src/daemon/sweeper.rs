@@ -6,9 +6,8 @@ use tokio::time::sleep;
 
 use super::paths::Paths;
 use super::shared::Shared;
-use super::tables::Tables;
+use super::tables::{Sweep, Swept, Tables};
 use crate::config::Timeouts;
-use crate::datapath::flows::Swept;
 use crate::datapath::kernel::KernelError;
 
 /// A pass takes place at least so often.
@@ -16,6 +15,9 @@ const SLOWEST: Duration = Duration::from_secs(5);
 
 /// The part of the time that passes may take: one in so many.
 const SHARE: u32 = 20;
+
+/// How often to see whether a pass is wanted early.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// How often ways to backends without connections are given up, in passes.
 const RETAIN: u32 = 12;
@@ -32,21 +34,37 @@ pub async fn run(tables: Shared<Tables>, paths: Paths) {
         if pass.is_multiple_of(RETAIN) {
             paths.retain().await;
         }
-        let timeouts = tables.with(|tables| tables.config.timeouts).await;
-        sleep(period(&timeouts, took)).await;
+        wait(&tables, took).await;
+    }
+}
+
+/// Waits for the next pass. It comes early when packets have replaced connections that were over: their lines are not free
+/// before it, and a client that returns again and again from one port would find none any more.
+async fn wait(tables: &Shared<Tables>, took: Duration) {
+    let (timeouts, replaced) = tables
+        .with(|tables| (tables.config.timeouts, tables.replaced()))
+        .await;
+    let start = Instant::now();
+    let period = period(&timeouts, took);
+    let soonest = took * (SHARE - 1);
+    while start.elapsed() < period {
+        sleep(GLANCE.min(period)).await;
+        if start.elapsed() >= soonest && tables.with(|tables| tables.replaced()).await != replaced {
+            return;
+        }
     }
 }
 
 /// A pass, in slices: others want the tables meanwhile.
 async fn sweep(tables: &Shared<Tables>) -> Result<Swept, KernelError> {
-    let mut sweep = tables.with(|tables| tables.look()).await?;
+    let mut sweep = Sweep::default();
     loop {
         let (more, rest) = tables
-            .with(move |tables| (tables.remove_some(&mut sweep), sweep))
+            .with(move |tables| (tables.look(&mut sweep), sweep))
             .await;
         sweep = rest;
         if !more? {
-            return Ok(sweep.swept());
+            return tables.with(move |tables| tables.free(&sweep)).await;
         }
     }
 }

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use balancer_common::abi::Path;
-use balancer_common::family::{V4, V6};
 use balancer_common::image::Cell;
+use balancer_common::table::flow::Flow;
 
 use super::overrides::Overrides;
 use crate::config::Config;
 use crate::datapath::attach::attach;
 use crate::datapath::compile::{ServiceIds, compile};
-use crate::datapath::flows::{Found, Swept, now};
+use crate::datapath::flows::{Pass, now};
+use crate::datapath::hops::HopKeeper;
 use crate::datapath::ids::Ids;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::netlink::Link;
@@ -42,6 +43,8 @@ pub struct Tables {
     pub service_ids: Vec<ServiceIds>,
     /// The backends of the configuration that was named last, in effect or about to be.
     named: HashSet<u32>,
+    /// The next hops of clients.
+    hops: HopKeeper,
     /// What operators changed since.
     pub overrides: Overrides,
     /// The number of the configuration.
@@ -53,18 +56,21 @@ pub struct Tables {
 }
 
 /// A pass of the sweeper.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sweep {
-    v4: Found<V4>,
-    v6: Found<V6>,
+    v4: Pass,
+    v6: Pass,
 }
 
-impl Sweep {
-    /// What there is, and what was removed so far.
-    #[must_use]
-    pub fn swept(&self) -> Swept {
-        self.v4.swept.and(self.v6.swept)
-    }
+/// What a pass found, and what it removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Swept {
+    /// Connections there.
+    pub connections: u64,
+    /// Of these half-open.
+    pub half_open: u64,
+    /// Connections removed.
+    pub removed: u64,
 }
 
 /// Services that got their ids; the first half of a change.
@@ -101,6 +107,7 @@ impl Tables {
             config,
             service_ids: Vec::new(),
             named: HashSet::new(),
+            hops: HopKeeper::default(),
             overrides: Overrides::default(),
             generation: 0,
             indexes: HashMap::new(),
@@ -118,7 +125,7 @@ impl Tables {
         let ids = self
             .ids
             .assign(&mut self.kernel, &config.services, |kernel| {
-                let mut used = in_use(kernel)?;
+                let mut used = in_use(kernel);
                 used.extend(&configured);
                 Ok(used)
             })?;
@@ -268,35 +275,66 @@ impl Tables {
         Ok(())
     }
 
-    /// Looks for connections that were idle for too long.
+    /// Goes on with a pass: removes connections that were idle for too long. Says whether there is more.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn look(&self) -> Result<Sweep, KernelError> {
-        let now = now()?;
-        Ok(Sweep {
-            v4: self.kernel.v4.look(&self.config.timeouts, now)?,
-            v6: self.kernel.v6.look(&self.config.timeouts, now)?,
+    pub fn look(&mut self, sweep: &mut Sweep) -> Result<bool, KernelError> {
+        let (timeouts, now) = (&self.config.timeouts, now()?);
+        let kernel = &mut self.kernel;
+        Ok(kernel.v4.look(&mut sweep.v4, timeouts, now)
+            || kernel.v6.look(&mut sweep.v6, timeouts, now))
+    }
+
+    /// How many connections that were over packets have replaced so far.
+    #[must_use]
+    pub fn replaced(&self) -> u64 {
+        self.kernel.v4.count_replaced() + self.kernel.v6.count_replaced()
+    }
+
+    /// Ends a pass: gives back what the connections had.
+    ///
+    /// # Errors
+    /// [`KernelError`]; what was not given back the next pass finds.
+    pub fn free(&mut self, sweep: &Sweep) -> Result<Swept, KernelError> {
+        let (v4, v6) = (&sweep.v4, &sweep.v6);
+        let kernel = &mut self.kernel;
+        self.hops.retain(&kernel.hops, [&v4.hops, &v6.hops]);
+        if !v4.is_empty() || !v6.is_empty() {
+            kernel.grace()?;
+            kernel.v4.free(v4);
+            kernel.v6.free(v6);
+        }
+        Ok(Swept {
+            connections: kernel.v4.count() + kernel.v6.count(),
+            half_open: kernel.v4.count_half_open() + kernel.v6.count_half_open(),
+            removed: v4.removed + v6.removed,
         })
     }
 
-    /// Removes some of what was found. Says whether there is more.
+    /// Removes the connections to backends that `wanted` picks by their id. Says how many.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn remove_some(&mut self, sweep: &mut Sweep) -> Result<bool, KernelError> {
-        let (timeouts, now) = (self.config.timeouts, now()?);
+    pub fn flush_backends(&mut self, wanted: impl Fn(u32) -> bool) -> Result<u64, KernelError> {
         let kernel = &mut self.kernel;
-        Ok(kernel.v4.remove_some(&mut sweep.v4, &timeouts, now)?
-            || kernel.v6.remove_some(&mut sweep.v6, &timeouts, now)?)
+        let (v4, v6) = (kernel.v4.flush(&wanted), kernel.v6.flush(&wanted));
+        kernel.grace()?;
+        kernel.v4.free(&v4);
+        kernel.v6.free(&v6);
+        Ok(v4.removed + v6.removed)
     }
 
     /// How many connections each backend has that are not closing, by its id; those without any are not in it.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn active(&self) -> Result<HashMap<u32, u64>, KernelError> {
-        active(&self.kernel)
+    #[must_use]
+    pub fn active(&self) -> HashMap<u32, u64> {
+        let mut counts = HashMap::new();
+        self.kernel.v4.count_active(&mut counts);
+        self.kernel.v6.count_active(&mut counts);
+        counts
     }
 
     /// Backends that have connections.
@@ -311,7 +349,7 @@ impl Tables {
                 address: IpAddr::from(identity.address).to_canonical(),
             })
         };
-        Ok(in_use(&self.kernel)?
+        Ok(in_use(&self.kernel)
             .into_iter()
             .filter_map(target)
             .collect())
@@ -323,18 +361,11 @@ impl Tables {
     /// # Errors
     /// [`KernelError`].
     pub fn targets(&self) -> Result<HashSet<u32>, KernelError> {
-        let mut targets = in_use(&self.kernel)?;
+        let mut targets = in_use(&self.kernel);
         targets.extend(backends(&self.service_ids));
         targets.extend(&self.named);
         Ok(targets)
     }
-}
-
-fn active(kernel: &Kernel) -> Result<HashMap<u32, u64>, KernelError> {
-    let mut counts = HashMap::new();
-    kernel.v4.count_active(&mut counts)?;
-    kernel.v6.count_active(&mut counts)?;
-    Ok(counts)
 }
 
 /// The backends of services.
@@ -343,13 +374,8 @@ fn backends(ids: &[ServiceIds]) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// The backends that flows refer to.
-fn in_use(kernel: &Kernel) -> Result<HashSet<u32>, KernelError> {
-    let mut backends = HashSet::new();
-    kernel.v4.each_flow(|_, flow| {
-        backends.insert(flow.backend);
-    })?;
-    kernel.v6.each_flow(|_, flow| {
-        backends.insert(flow.backend);
-    })?;
-    Ok(backends)
+fn in_use(kernel: &Kernel) -> HashSet<u32> {
+    let v4 = kernel.v4.flows().map(Flow::backend);
+    let v6 = kernel.v6.flows().map(Flow::backend);
+    v4.chain(v6).collect()
 }

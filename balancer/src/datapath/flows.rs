@@ -1,61 +1,70 @@
-//! Connections, read out of the flow tables, and those that are over, removed.
+//! The flow table as the daemon has it: connections, listed and removed.
 
-use std::collections::HashMap as StdHashMap;
+use std::collections::HashMap;
+use std::io;
 use std::time::Duration;
 
 use balancer_common::family::Family;
-use balancer_common::flow::{Flow, Phase, State, Tick};
-use balancer_common::tuple::Tuple;
+use balancer_common::hop::HOPS;
+use balancer_common::table::flow::{Flow, PRECISION, Stage};
+use balancer_common::table::retire::{Prospect, condemn, free, kill, orphaned, recover};
+use balancer_common::table::state::{Phase, State};
+use balancer_common::table::tick::Tick;
+use balancer_common::table::{Geometry, Lines, Totals, find};
 use balancer_common::wire::protocol;
 use nix::time::{ClockId, clock_gettime};
 
-use super::kernel::{FamilyMaps, KernelError};
-use super::raw::{KernelFamily, flow_from_raw, tuple_to_raw};
+use super::mapped::Mapped;
 use crate::config::Timeouts;
 
 /// The time now, on the clock of the packet path.
 ///
 /// # Errors
 /// Never, on Linux.
-pub fn now() -> Result<Tick, KernelError> {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(std::io::Error::from)?;
+pub fn now() -> io::Result<Tick> {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?;
     let nanoseconds = Duration::from(time).as_nanos() as u64;
     Ok(Tick::from_nanoseconds(nanoseconds))
 }
 
+/// The flow table of a family. Packets enter and advance flows; whoever has this alone removes them.
+#[derive(Debug)]
+pub struct FlowTable<F: Family> {
+    geometry: Geometry,
+    lines: Mapped<Flow<F>>,
+    totals: Mapped<Totals>,
+    /// Which of the totals are this family's.
+    family: usize,
+    /// Whether the last pass found nothing at all, and nothing can be there that was entered before it.
+    is_bare: bool,
+}
+
 /// A connection: both its flows.
 #[derive(Debug)]
-pub struct Connection<F: Family> {
-    /// The tuple of packets from the client.
-    pub tuple: Tuple<F>,
-    /// Their flow.
-    pub original: Flow<F>,
-    /// The flow of the answers; `None` for the moment in which it is being removed.
-    pub reply: Option<Flow<F>>,
+pub struct Connection<'a, F: Family> {
+    /// That of packets from the client.
+    pub original: &'a Flow<F>,
+    /// That of the answers; `None` for the moment in which it is being removed.
+    pub reply: Option<&'a Flow<F>>,
 }
 
-impl<F: Family> Connection<F> {
+impl<F: Family> Connection<'_, F> {
     /// Where it stands.
+    #[must_use]
     pub fn phase(&self) -> Phase {
-        phase(&self.original, self.reply.as_ref())
+        let state = self.original.meta().state();
+        Phase::of(state, self.reply.map_or(state, |reply| reply.meta().state()))
     }
 
-    /// When its last packet came.
+    /// When its last packet came, or a little before that: see [`PRECISION`].
+    #[must_use]
     pub fn last_seen(&self, now: Tick) -> Tick {
-        last_seen(&self.original, self.reply.as_ref(), now)
-    }
-}
-
-fn phase<F: Family>(original: &Flow<F>, reply: Option<&Flow<F>>) -> Phase {
-    let state = original.state();
-    Phase::of(state, reply.map_or(state, Flow::state))
-}
-
-fn last_seen<F: Family>(original: &Flow<F>, reply: Option<&Flow<F>>, now: Tick) -> Tick {
-    let idle = |flow: &Flow<F>| now.milliseconds_since(flow.last_seen());
-    match reply {
-        Some(reply) if idle(reply) < idle(original) => reply.last_seen(),
-        _ => original.last_seen(),
+        let seen = self.original.meta().last_seen();
+        let idle = |seen| now.milliseconds_since(seen);
+        match self.reply.map(|reply| reply.meta().last_seen()) {
+            Some(reply) if idle(reply) < idle(seen) => reply,
+            _ => seen,
+        }
     }
 }
 
@@ -80,251 +89,289 @@ fn shortest(timeouts: &Timeouts, ip_protocol: u8) -> Duration {
         .unwrap_or_default()
 }
 
-/// What is in a family's tables, and what a pass of the sweeper removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Connections there.
-    pub connections: u64,
-    /// Of these half-open, as counted against their bound.
-    pub half_open: u64,
+/// For how long nothing came; never more than it was, although flows are not written to for each packet.
+fn idle(last_seen: Tick, now: Tick) -> Duration {
+    let latest = Tick(last_seen.0.wrapping_add(PRECISION));
+    Duration::from_millis(now.milliseconds_since(latest))
+}
+
+/// How many lines [`FlowTable::look`] looks at: a few milliseconds' worth.
+const SOME: u32 = 1 << 16;
+
+/// A pass over a family's table: [`FlowTable::look`] until there is no more, a grace period, [`FlowTable::free`].
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// The line to go on with.
+    next: u32,
+    /// Lines of flows that are gone; to be freed.
+    dead: Vec<u32>,
+    /// Replies whose originals are not there.
+    orphans: Vec<u32>,
     /// Connections removed.
     pub removed: u64,
+    /// Lines that were not free.
+    used: u64,
+    /// The numbers of next hops that flows have: see [`balancer_common::hop`].
+    pub hops: Numbers,
 }
 
-/// What a look at a family's tables found that may have to go.
+/// A set of numbers of next hops.
 #[derive(Debug)]
-pub struct Found<F: Family> {
-    /// What there is, and what was removed so far.
-    pub swept: Swept,
-    /// Original tuples of connections that may have been idle for too long.
-    idle: Vec<Tuple<F>>,
-    /// Tuples of replies that were idle, each with its original's.
-    orphans: Vec<(Tuple<F>, Tuple<F>)>,
-    /// Tuples that have been counted as half-open for long.
-    half_open: Vec<Tuple<F>>,
+pub struct Numbers(Vec<bool>);
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self(vec![false; HOPS as usize])
+    }
 }
 
-/// How many tuples [`FamilyMaps::remove_some`] looks at: some ten milliseconds' worth.
-const SOME: usize = 2048;
-
-/// A connection of which one direction has ended, or both.
-#[derive(Default)]
-struct Ending {
-    backend: u32,
-    original: State,
-    reply: State,
-}
-
-impl Swept {
-    /// Both families together.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            connections: self.connections + other.connections,
-            half_open: self.half_open + other.half_open,
-            removed: self.removed + other.removed,
+impl Numbers {
+    pub(super) fn insert(&mut self, number: u16) {
+        if let Some(has) = self.0.get_mut(usize::from(number)) {
+            *has = true;
         }
     }
+
+    /// Whether it has a number.
+    #[must_use]
+    pub fn has(&self, number: u16) -> bool {
+        self.0.get(usize::from(number)) == Some(&true)
+    }
 }
 
-impl<F: KernelFamily> FamilyMaps<F> {
-    /// Every connection, as it stands now.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub fn connections(&self) -> Result<Vec<Connection<F>>, KernelError> {
-        let mut originals = Vec::new();
-        let mut replies = StdHashMap::new();
-        self.each_flow(|tuple, flow| {
-            if flow.is_reply() {
-                replies.insert(tuple, flow);
-            } else {
-                originals.push((tuple, flow));
-            }
-        })?;
-        let connection = |(tuple, original): (Tuple<F>, Flow<F>)| {
-            let reply = replies.remove(&original.peer());
-            Connection {
-                tuple,
-                original,
-                reply,
-            }
-        };
-        Ok(originals.into_iter().map(connection).collect())
+impl Pass {
+    /// Whether there is nothing to be done after the grace period, so that none is needed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.dead.is_empty() && self.orphans.is_empty()
+    }
+}
+
+impl<F: Family> Lines<F> for FlowTable<F> {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
     }
 
-    /// How many connections there are, and how many of them are half-open.
+    fn line(&self, index: u32) -> Option<&Flow<F>> {
+        self.lines.get(index as usize)
+    }
+
+    fn totals(&self) -> Option<&Totals> {
+        self.totals.get(self.family)
+    }
+}
+
+impl<F: Family> FlowTable<F> {
+    /// The table in this memory; what an earlier daemon had begun is ended.
+    #[must_use]
+    pub fn new(geometry: Geometry, lines: Mapped<Flow<F>>, totals: Mapped<Totals>) -> Self {
+        let table = Self {
+            geometry,
+            lines,
+            totals,
+            family: usize::from(F::VERSION == 6),
+            is_bare: false,
+        };
+        recover(&table);
+        table
+    }
+
+    /// An empty table in memory of our own.
     ///
     /// # Errors
-    /// [`KernelError`].
-    pub fn count(&self) -> Result<Swept, KernelError> {
-        let mut count = Swept::default();
-        self.each_flow(|_, flow| count.connections += u64::from(!flow.is_reply()))?;
-        self.each_half_open(|_, _| count.half_open += 1)?;
-        Ok(count)
+    /// There is not so much.
+    pub fn anonymous(geometry: Geometry) -> io::Result<Self> {
+        let lines = Mapped::anonymous(geometry.lines() as usize)?;
+        Ok(Self::new(geometry, lines, Mapped::anonymous(2)?))
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.totals().map_or(0, Totals::connections)
+    }
+
+    /// How many of them are half-open.
+    #[must_use]
+    pub fn count_half_open(&self) -> u64 {
+        self.totals().map_or(0, Totals::half_open)
+    }
+
+    /// How many connections that were over were replaced by packets so far.
+    #[must_use]
+    pub fn count_replaced(&self) -> u64 {
+        self.totals().map_or(0, |totals| totals.replaced.get())
+    }
+
+    /// Every flow.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow<F>> {
+        let lines = if self.count() == 0 {
+            &[]
+        } else {
+            &self.lines[..]
+        };
+        lines.iter().filter(|line| line.meta().is_visible())
+    }
+
+    /// Every connection.
+    pub fn connections(&self) -> impl Iterator<Item = Connection<'_, F>> {
+        let originals = self.flows().filter(|flow| !flow.is_reply());
+        originals.map(|original| self.connection(original))
+    }
+
+    fn connection<'a>(&'a self, original: &'a Flow<F>) -> Connection<'a, F> {
+        Connection {
+            original,
+            reply: find(self, &original.peer()),
+        }
     }
 
     /// Adds how many connections each backend has, by its id, those that are closing left out.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub fn count_active(&self, counts: &mut StdHashMap<u32, u64>) -> Result<(), KernelError> {
-        // Only what ends is looked at in pairs: it is little, and its phase depends on both directions.
-        let mut ending: StdHashMap<Tuple<F>, Ending> = StdHashMap::new();
-        self.each_flow(|tuple, flow| {
-            let is_reply = flow.is_reply();
-            if !is_reply {
-                *counts.entry(flow.backend).or_default() += 1;
-            }
-            if flow.state().0 & (State::FIN | State::RST) != 0 {
-                let key = if is_reply { flow.peer() } else { tuple };
-                let ending = ending.entry(key).or_default();
-                ending.backend = flow.backend;
-                if is_reply {
-                    ending.reply = flow.state();
-                } else {
-                    ending.original = flow.state();
-                }
-            }
-        })?;
-        for Ending {
-            backend,
-            original,
-            reply,
-        } in ending.into_values()
-        {
-            if Phase::of(original, reply) == Phase::Closing
-                && let Some(count) = counts.get_mut(&backend)
-            {
+    pub fn count_active(&self, counts: &mut HashMap<u32, u64>) {
+        const ENDING: u8 = State::FIN | State::RST;
+        for flow in self.flows() {
+            // Only what ends is looked at in pairs: it is little, and its phase depends on both directions. If both show
+            // that it ends, it is the original that counts.
+            let ends = flow.meta().state().0 & ENDING != 0;
+            let closing = if flow.is_reply() {
+                ends && find(self, &flow.peer()).is_some_and(|original| {
+                    original.meta().state().0 & ENDING == 0
+                        && self.connection(original).phase() == Phase::Closing
+                })
+            } else {
+                *counts.entry(flow.backend()).or_default() += 1;
+                ends && self.connection(flow).phase() == Phase::Closing
+            };
+            if closing && let Some(count) = counts.get_mut(&flow.backend()) {
                 *count = count.saturating_sub(1);
             }
         }
         counts.retain(|_, count| *count > 0);
-        Ok(())
     }
 
-    /// Removes the connections to backends that `wanted` picks by their id. Says how many.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub fn flush(&mut self, wanted: impl Fn(u32) -> bool, now: Tick) -> Result<u64, KernelError> {
-        let mut picked = Vec::new();
-        self.each_flow(|tuple, flow| {
-            if !flow.is_reply() && wanted(flow.backend) {
-                picked.push(tuple);
-            }
-        })?;
-        let mut flushed = 0;
-        for tuple in picked {
-            flushed += u64::from(self.remove_if(&tuple, |_, _| true, now)?);
-        }
-        Ok(flushed)
-    }
-
-    fn flow(&mut self, tuple: &Tuple<F>) -> Option<Flow<F>> {
-        let flows = self.flows().ok()?;
-        flows.get(&tuple_to_raw(*tuple), 0).ok().map(flow_from_raw)
-    }
-
-    /// Looks for connections that were idle for too long, and for what an earlier daemon left.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub fn look(&self, timeouts: &Timeouts, now: Tick) -> Result<Found<F>, KernelError> {
-        let mut found = Found {
-            swept: Swept::default(),
-            idle: Vec::new(),
-            orphans: Vec::new(),
-            half_open: Vec::new(),
+    /// Removes the connections to backends that `wanted` picks by their id; they are to be [freed](FlowTable::free).
+    pub fn flush(&mut self, wanted: impl Fn(u32) -> bool) -> Pass {
+        const TRIES: u32 = 100;
+        let mut pass = Pass {
+            next: u32::MAX,
+            ..Pass::default()
         };
+        for index in 0..self.geometry.lines() {
+            let Some(line) = self.line(index) else {
+                continue;
+            };
+            // It fails when a packet comes meanwhile.
+            for _ in 0..TRIES {
+                let meta = line.meta();
+                if !meta.is_visible() || line.is_reply() || !wanted(line.backend()) {
+                    break;
+                }
+                if self.remove(index, line, &mut pass, |_| true) {
+                    break;
+                }
+            }
+        }
+        pass
+    }
+
+    /// Removes a connection if `is_over`, and notes both its lines.
+    fn remove(
+        &self,
+        index: u32,
+        original: &Flow<F>,
+        pass: &mut Pass,
+        is_over: impl Fn(&Prospect) -> bool,
+    ) -> bool {
+        let reply = find(self, &original.peer());
+        if !condemn(self, original, is_over) {
+            return false;
+        }
+        pass.removed += 1;
+        pass.dead.push(index);
+        // To a reply that is further on the pass comes by itself.
+        if let Some(reply) = reply.and_then(|reply| self.index_of(reply))
+            && reply < pass.next
+        {
+            pass.dead.push(reply);
+        }
+        true
+    }
+
+    fn index_of(&self, line: &Flow<F>) -> Option<u32> {
+        let distance = std::ptr::from_ref(line)
+            .addr()
+            .checked_sub(self.lines.as_ptr().addr())?;
+        Some((distance / size_of::<Flow<F>>()) as u32)
+    }
+
+    /// Goes on with a pass: removes the connections that were idle for too long, and collects what is gone. Says whether
+    /// there is more.
+    pub fn look(&mut self, pass: &mut Pass, timeouts: &Timeouts, now: Tick) -> bool {
+        let lines = self.geometry.lines();
+        if self.is_bare && self.count() == 0 && pass.next == 0 {
+            return false;
+        }
         let shortest = [protocol::TCP, protocol::UDP].map(|number| shortest(timeouts, number));
-        self.each_flow(|tuple, flow| {
-            let shortest = shortest[usize::from(tuple.ports.protocol() != protocol::TCP)];
-            let idle = Duration::from_millis(now.milliseconds_since(flow.last_seen()));
-            if flow.is_reply() {
-                if idle >= shortest {
-                    found.orphans.push((tuple, flow.peer()));
+        let end = lines.min(pass.next + SOME);
+        while pass.next < end {
+            let index = pass.next;
+            pass.next += 1;
+            let Some(line) = self.line(index) else {
+                continue;
+            };
+            let meta = line.meta();
+            if meta.is(Stage::Free) {
+                continue;
+            }
+            pass.used += 1;
+            if meta.is(Stage::Dead) {
+                pass.dead.push(index);
+                continue;
+            }
+            if !meta.is_visible() {
+                continue;
+            }
+            let shortest = shortest[usize::from(line.protocol() != protocol::TCP)];
+            let is_idle = idle(meta.last_seen(), now) >= shortest;
+            if line.is_reply() {
+                pass.hops.insert(line.hop().number);
+                if is_idle && orphaned(self, line) {
+                    pass.orphans.push(index);
                 }
-                return;
+            } else if is_idle {
+                self.remove(index, line, pass, |prospect| {
+                    let limit = timeout(timeouts, prospect.protocol, prospect.phase);
+                    idle(prospect.last_seen, now) >= limit
+                });
             }
-            found.swept.connections += 1;
-            if idle >= shortest {
-                found.idle.push(tuple);
-            }
-        })?;
-        let limit = timeouts.tcp_handshake.max(timeouts.udp);
-        self.each_half_open(|tuple, entered| {
-            found.swept.half_open += 1;
-            if Duration::from_millis(now.milliseconds_since(entered)) > limit {
-                found.half_open.push(tuple);
-            }
-        })?;
-        Ok(found)
+        }
+        if end == lines {
+            self.is_bare = pass.used == 0;
+        }
+        end < lines
     }
 
-    /// Removes some of what was found, if it still is so. Says whether there is more.
-    ///
-    /// The kernel's map has no conditional removal: a packet that comes in the microseconds between the last look at
-    /// a connection and its removal finds it gone, as it would have a moment later.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub fn remove_some(
-        &mut self,
-        found: &mut Found<F>,
-        timeouts: &Timeouts,
-        now: Tick,
-    ) -> Result<bool, KernelError> {
-        for _ in 0..SOME {
-            if let Some(tuple) = found.idle.pop() {
-                let limit = |phase| timeout(timeouts, tuple.ports.protocol(), phase);
-                if self.remove_if(&tuple, |phase, idle| idle >= limit(phase), now)? {
-                    found.swept.removed += 1;
-                }
-            } else if let Some((reply, original)) = found.orphans.pop() {
-                // Left by a daemon that was killed between the two.
-                if self.flow(&original).is_none() {
-                    let _ = self.flows()?.remove(&tuple_to_raw(reply));
-                }
-            } else if let Some(tuple) = found.half_open.pop() {
-                if self.flow(&tuple).is_none() {
-                    let _ = self.half_open()?.remove(&tuple_to_raw(tuple));
-                }
-            } else {
-                return Ok(false);
+    /// Ends a pass, after a grace period: gives back the lines of what is gone.
+    pub fn free(&mut self, pass: &Pass) {
+        for &index in &pass.dead {
+            free(self, index);
+        }
+        for &index in &pass.orphans {
+            if let Some(reply) = self.line(index)
+                && orphaned(self, reply)
+            {
+                kill(reply);
             }
         }
-        Ok(true)
     }
 
-    /// Removes a connection when `condition` holds for its phase and idle time, looked up now. Says whether it did.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub fn remove_if(
-        &mut self,
-        tuple: &Tuple<F>,
-        condition: impl FnOnce(Phase, Duration) -> bool,
-        now: Tick,
-    ) -> Result<bool, KernelError> {
-        let Some(original) = self.flow(tuple) else {
-            return Ok(false);
-        };
-        let peer = original.peer();
-        let reply = self.flow(&peer);
-        let phase = phase(&original, reply.as_ref());
-        let last_seen = last_seen(&original, reply.as_ref(), now);
-        let idle = Duration::from_millis(now.milliseconds_since(last_seen));
-        if !condition(phase, idle) {
-            return Ok(false);
+    /// Empties the table, which nobody else may be using.
+    pub fn clear(&mut self) {
+        for line in self.lines.iter() {
+            kill(line);
         }
-        // The original first: without it the next packet of the client opens a new connection.
-        let mut flows = self.flows()?;
-        let _ = flows.remove(&tuple_to_raw(*tuple));
-        let _ = flows.remove(&tuple_to_raw(peer));
-        if phase == Phase::HalfOpen {
-            let _ = self.half_open()?.remove(&tuple_to_raw(*tuple));
+        for index in 0..self.geometry.lines() {
+            free(self, index);
         }
-        Ok(true)
     }
 }

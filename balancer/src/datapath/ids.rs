@@ -111,6 +111,12 @@ impl Ids {
         Ok(id)
     }
 
+    /// Every backend id and what it stands for.
+    pub fn backends(&self) -> impl Iterator<Item = (u32, &Identity)> {
+        let all = (0..).zip(&self.backends.by_id);
+        all.filter(|(_, identity)| **identity != Identity::default())
+    }
+
     /// What a backend id stands for.
     #[must_use]
     pub fn backend(&self, id: u32) -> Option<&Identity> {

@@ -1,21 +1,25 @@
 //! The XDP program in the kernel, and its maps.
 
-use std::marker::PhantomData;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::Path as FilePath;
 
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
-    BackendStats, Globals, Identity, Path, REDIRECTS_BACK, SCHEMA, ServiceStats, Stats, map,
+    BackendStats, GEOMETRY, Globals, Identity, Path, REDIRECTS_BACK, SCHEMA, ServiceStats, Stats,
+    map,
 };
-use balancer_common::family::{V4, V6};
-use balancer_common::flow::{Flow, Tick};
+use balancer_common::family::{Family, V4, V6};
+use balancer_common::hop::{HOPS, HopCell};
 use balancer_common::image::Cell;
-use balancer_common::tuple::Tuple;
+use balancer_common::table::Geometry;
 
-use super::batch;
-use super::raw::{KernelFamily, Record, flow_from_raw, tuple_from_raw};
+use super::flows::FlowTable;
+use super::mapped::{self, Mapped};
+use super::raw::Record;
 use super::{OBJECT, PROGRAM};
 use crate::chain::chain;
 
@@ -29,6 +33,14 @@ pub struct Sizes {
     pub connections: u32,
     /// Half-open connections of a family.
     pub half_open: u32,
+}
+
+impl Sizes {
+    /// The shape of the flow tables.
+    #[must_use]
+    pub fn geometry(self, seed: [u64; 2]) -> Geometry {
+        Geometry::new(seed, self.connections, self.half_open)
+    }
 }
 
 /// Whether frames are sent back by a redirect: see [`REDIRECTS_BACK`].
@@ -73,26 +85,19 @@ pub enum KernelError {
     },
 }
 
-/// A family's maps. (Held untyped: a typed one does not give out its file descriptor.)
-#[derive(Debug)]
-pub struct FamilyMaps<F: KernelFamily> {
-    flows: Map,
-    half_open: Map,
-    family: PhantomData<F>,
-}
-
-/// A hash map of a family, borrowed.
-pub type Table<'a, F, V> = HashMap<&'a mut MapData, <F as KernelFamily>::RawTuple, V>;
-
 /// The program, loaded, and its maps. The daemon is the only writer of those that it writes.
 pub struct Kernel {
     ebpf: Ebpf,
-    /// IPv4.
-    pub v4: FamilyMaps<V4>,
-    /// IPv6.
-    pub v6: FamilyMaps<V6>,
+    /// The flow table of IPv4.
+    pub v4: FlowTable<V4>,
+    /// The flow table of IPv6.
+    pub v6: FlowTable<V6>,
+    /// The next hops of clients, by number.
+    pub hops: Mapped<HopCell>,
     /// The current image, at 0.
     image: ArrayOfMaps<MapData, Array<MapData, Record<Cell>>>,
+    /// What this process has put there.
+    current: Option<Array<MapData, Record<Cell>>>,
     /// One.
     globals: Array<MapData, Record<Globals>>,
     /// By backend id.
@@ -125,14 +130,20 @@ impl Kernel {
     /// [`KernelError`]; what was pinned stays as it was.
     pub fn load(sizes: Sizes, back: Back, pins: Option<&FilePath>) -> Result<Self, KernelError> {
         let redirects_back = u8::from(back == Back::Redirect);
+        let seed = match pins {
+            Some(pins) => pinned_seed(&pins.join(map::GLOBALS))?,
+            None => None,
+        };
+        let seed = seed.map_or_else(random, Ok)?;
+        let geometry = sizes.geometry(seed);
+        let shape = Record(geometry);
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global(REDIRECTS_BACK, &redirects_back, true)
-            .map_max_entries(map::FLOWS_V4, sizes.connections * 2)
-            .map_max_entries(map::FLOWS_V6, sizes.connections * 2)
-            .map_max_entries(map::HALF_OPEN_V4, sizes.half_open)
-            .map_max_entries(map::HALF_OPEN_V6, sizes.half_open);
+            .override_global(GEOMETRY, &shape, true)
+            .map_max_entries(map::FLOWS_V4, geometry.lines())
+            .map_max_entries(map::FLOWS_V6, geometry.lines());
         if let Some(pins) = pins {
             for name in map::ALL {
                 loader.map_pin_path(name, pins.join(name));
@@ -141,9 +152,13 @@ impl Kernel {
         let mut ebpf = loader.load(OBJECT)?;
         let program: &mut Xdp = program(&mut ebpf)?;
         program.load()?;
+        let totals = take(&mut ebpf, map::TOTALS)?;
+        let hops = mapped(&take(&mut ebpf, map::HOPS)?, HOPS as usize)?;
         let mut kernel = Self {
-            v4: FamilyMaps::take(&mut ebpf)?,
-            v6: FamilyMaps::take(&mut ebpf)?,
+            v4: flow_table(&mut ebpf, geometry, map::FLOWS_V4, &totals)?,
+            v6: flow_table(&mut ebpf, geometry, map::FLOWS_V6, &totals)?,
+            hops,
+            current: None,
             image: take(&mut ebpf, map::IMAGE)?.try_into()?,
             globals: take(&mut ebpf, map::GLOBALS)?.try_into()?,
             paths: take(&mut ebpf, map::PATHS)?.try_into()?,
@@ -155,17 +170,22 @@ impl Kernel {
             backends: take(&mut ebpf, map::BACKENDS)?.try_into()?,
             ebpf,
         };
-        kernel.check_schema(pins)?;
+        kernel.check_schema(pins, seed)?;
         Ok(kernel)
     }
 
     /// Sees to it that the maps are of this version; new ones become so.
-    fn check_schema(&mut self, pins: Option<&FilePath>) -> Result<(), KernelError> {
+    fn check_schema(
+        &mut self,
+        pins: Option<&FilePath>,
+        seed: [u64; 2],
+    ) -> Result<(), KernelError> {
         let Record(globals) = self.globals.get(&0, 0)?;
         if globals == Globals::default() {
             let globals = Globals {
                 schema: SCHEMA.into(),
                 hop_generation: 1,
+                seed,
             };
             self.globals.set(0, Record(globals), 0)?;
         } else if globals.schema != u64::from(SCHEMA) {
@@ -197,7 +217,21 @@ impl Kernel {
                 array.set(index, Record(cell), 0)?;
             }
         }
-        Ok(self.image.set(0, &array, 0)?)
+        self.image.set(0, &array, 0)?;
+        self.current = Some(array);
+        Ok(())
+    }
+
+    /// Waits until every packet that was at work when this was called is done: a grace period of RCU. The kernel waits for
+    /// one when an array of maps is written to, on all machines; `membarrier` it refuses where CPUs are set apart.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`]; or there is no image yet, so that no packet is let in.
+    pub fn grace(&mut self) -> Result<(), KernelError> {
+        match &self.current {
+            Some(current) => Ok(self.image.set(0, current, 0)?),
+            None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+        }
     }
 
     /// Writes the way to a backend; flows follow after [`Kernel::invalidate_hops`].
@@ -223,9 +257,6 @@ impl Kernel {
     pub fn invalidate_hops(&mut self) -> Result<(), KernelError> {
         let Record(mut globals) = self.globals.get(&0, 0)?;
         globals.hop_generation += 1;
-        if globals.hop_generation as u32 == 0 {
-            globals.hop_generation += 1;
-        }
         Ok(self.globals.set(0, Record(globals), 0)?)
     }
 
@@ -306,55 +337,37 @@ impl Kernel {
     }
 }
 
-impl<F: KernelFamily> FamilyMaps<F> {
-    fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        Ok(Self {
-            flows: take(ebpf, F::FLOWS)?,
-            half_open: take(ebpf, F::HALF_OPEN)?,
-            family: PhantomData,
-        })
+/// The seed of an earlier daemon's tables, if there are any.
+fn pinned_seed(globals: &FilePath) -> Result<Option<[u64; 2]>, KernelError> {
+    if !globals.exists() {
+        return Ok(None);
     }
-
-    /// Tuple to flow.
-    ///
-    /// # Errors
-    /// Never: the map is of this type.
-    pub fn flows(&mut self) -> Result<Table<'_, F, F::RawFlow>, KernelError> {
-        Ok((&mut self.flows).try_into()?)
-    }
-
-    /// Original tuples of half-open connections, with the tick of their first packet.
-    ///
-    /// # Errors
-    /// Never: the map is of this type.
-    pub fn half_open(&mut self) -> Result<Table<'_, F, u32>, KernelError> {
-        Ok((&mut self.half_open).try_into()?)
-    }
-
-    /// Calls `each` for every flow.
-    ///
-    /// # Errors
-    /// [`KernelError::Io`].
-    pub fn each_flow(&self, mut each: impl FnMut(Tuple<F>, Flow<F>)) -> Result<(), KernelError> {
-        batch::for_each(data(&self.flows)?, |key: F::RawTuple, value: F::RawFlow| {
-            each(tuple_from_raw(key), flow_from_raw(value));
-        })
-    }
-
-    /// Calls `each` for every half-open connection.
-    ///
-    /// # Errors
-    /// [`KernelError::Io`].
-    pub fn each_half_open(&self, mut each: impl FnMut(Tuple<F>, Tick)) -> Result<(), KernelError> {
-        batch::for_each(data(&self.half_open)?, |key: F::RawTuple, entered: u32| {
-            each(tuple_from_raw(key), Tick(entered));
-        })
-    }
+    let globals: Array<_, Record<Globals>> =
+        Map::Array(MapData::from_pin(globals)?).try_into()?;
+    let Record(globals) = globals.get(&0, 0)?;
+    Ok((globals != Globals::default()).then_some(globals.seed))
 }
 
-fn data(map: &Map) -> Result<&MapData, KernelError> {
+/// Chance.
+fn random() -> io::Result<[u64; 2]> {
+    let mut bytes = [[0; 8]; 2];
+    File::open("/dev/urandom")?.read_exact(bytes.as_flattened_mut())?;
+    Ok(bytes.map(u64::from_ne_bytes))
+}
+
+fn flow_table<F: Family>(
+    ebpf: &mut Ebpf,
+    geometry: Geometry,
+    name: &str,
+    totals: &Map,
+) -> Result<FlowTable<F>, KernelError> {
+    let lines = mapped(&take(ebpf, name)?, geometry.lines() as usize)?;
+    Ok(FlowTable::new(geometry, lines, mapped(totals, 2)?))
+}
+
+fn mapped<T: mapped::Cell>(map: &Map, length: usize) -> Result<Mapped<T>, KernelError> {
     match map {
-        Map::HashMap(data) => Ok(data),
+        Map::Array(data) => Ok(Mapped::array(data.fd().as_fd(), length)?),
         _ => Err(MapError::InvalidMapType { map_type: 0 }.into()),
     }
 }

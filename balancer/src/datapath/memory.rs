@@ -1,48 +1,33 @@
 //! The pipeline's tables in user space.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use balancer_common::abi::{BackendStats, Path, ServiceStats};
 use balancer_common::family::{Family, V4, V6};
-use balancer_common::flow::{Flow, Tick};
-use balancer_common::hop::Hop;
+use balancer_common::hop::{HOPS, Hop, HopCell, Hops};
 use balancer_common::image::{Cell, Image};
-use balancer_common::tables::{Refused, Tables};
-use balancer_common::tuple::Tuple;
+use balancer_common::table::flow::Flow;
+use balancer_common::table::tick::Tick;
+use balancer_common::table::{Geometry, Lines, Totals};
+use balancer_common::tables::Tables;
 use balancer_common::verdict::Drop;
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 
-/// The flows and half-open connections of one family.
-#[derive(Debug)]
-pub struct FamilyTables<F: Family> {
-    /// Tuple to flow.
-    pub flows: DashMap<Tuple<F>, Arc<Flow<F>>>,
-    /// Original tuples of half-open connections.
-    pub half_open: DashMap<Tuple<F>, u32>,
-}
-
-impl<F: Family> Default for FamilyTables<F> {
-    fn default() -> Self {
-        Self {
-            flows: DashMap::new(),
-            half_open: DashMap::new(),
-        }
-    }
-}
+use super::flows::FlowTable;
+use super::kernel::Sizes;
+use super::mapped::Mapped;
 
 /// The tables of both families. Time, chance and routes are those that its owner sets.
 #[derive(Debug)]
 pub struct Memory {
-    /// IPv4.
-    pub v4: FamilyTables<V4>,
-    /// IPv6.
-    pub v6: FamilyTables<V6>,
-    /// How many flows a family may have, two a connection.
-    pub max_flows: usize,
-    /// How many half-open connections a family may have.
-    pub max_half_open: usize,
+    /// The flow table of IPv4.
+    pub v4: FlowTable<V4>,
+    /// The flow table of IPv6.
+    pub v6: FlowTable<V6>,
+    /// The next hops of clients, by number.
+    pub hops: Mapped<HopCell>,
     /// The current image.
     pub image: Arc<[Cell]>,
     /// By backend id.
@@ -50,7 +35,7 @@ pub struct Memory {
     /// The way to any client; `None`: the kernel has no route.
     pub route: Option<Hop>,
     /// The generation of next hops.
-    pub hop_generation: AtomicU32,
+    pub hop_generation: AtomicU16,
     /// The time, in nanoseconds.
     pub clock: AtomicU64,
     /// The state of the random numbers.
@@ -64,24 +49,26 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Empty tables around an image, for backend and service ids below `ids`.
-    #[must_use]
-    pub fn new(image: Vec<Cell>, ids: usize) -> Self {
-        Self {
-            v4: FamilyTables::default(),
-            v6: FamilyTables::default(),
-            max_flows: usize::MAX,
-            max_half_open: usize::MAX,
+    /// Empty tables of these sizes around an image, for backend and service ids below `ids`.
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    pub fn new(image: Vec<Cell>, ids: usize, sizes: Sizes) -> io::Result<Self> {
+        let geometry = sizes.geometry([1, 2]);
+        Ok(Self {
+            v4: FlowTable::anonymous(geometry)?,
+            v6: FlowTable::anonymous(geometry)?,
+            hops: Mapped::anonymous(HOPS as usize)?,
             image: image.into(),
             paths: vec![Path::default(); ids],
             route: None,
-            hop_generation: AtomicU32::new(1),
+            hop_generation: AtomicU16::new(1),
             clock: AtomicU64::new(0),
             seed: AtomicU64::new(1),
             tickets: DashMap::new(),
             backends: Mutex::new(vec![BackendStats::default(); ids]),
             services: Mutex::new(vec![ServiceStats::default(); ids]),
-        }
+        })
     }
 
     fn count(&self, backend: u32, change: impl FnOnce(&mut BackendStats)) {
@@ -94,18 +81,18 @@ impl Memory {
 
 /// A family's part of the tables.
 pub trait InMemory: Family {
-    /// It.
-    fn of(memory: &Memory) -> &FamilyTables<Self>;
+    /// Its flow table.
+    fn of(memory: &Memory) -> &FlowTable<Self>;
 }
 
 impl InMemory for V4 {
-    fn of(memory: &Memory) -> &FamilyTables<V4> {
+    fn of(memory: &Memory) -> &FlowTable<V4> {
         &memory.v4
     }
 }
 
 impl InMemory for V6 {
-    fn of(memory: &Memory) -> &FamilyTables<V6> {
+    fn of(memory: &Memory) -> &FlowTable<V6> {
         &memory.v6
     }
 }
@@ -120,49 +107,28 @@ impl Image for Generation {
     }
 }
 
-/// Enters a key only if it is free and there is room.
-fn enter<K: Eq + std::hash::Hash, V>(
-    map: &DashMap<K, V>,
-    key: K,
-    value: V,
-    max: usize,
-) -> Result<(), Refused> {
-    // Like the kernel's map, which looks for the key before it looks for room.
-    let full = map.len() >= max;
-    match map.entry(key) {
-        Entry::Occupied(_) => Err(Refused::Exists),
-        Entry::Vacant(_) if full => Err(Refused::Full),
-        Entry::Vacant(entry) => {
-            entry.insert(value);
-            Ok(())
-        }
+impl<F: InMemory> Lines<F> for Memory {
+    fn geometry(&self) -> &Geometry {
+        F::of(self).geometry()
+    }
+
+    fn line(&self, index: u32) -> Option<&Flow<F>> {
+        F::of(self).line(index)
+    }
+
+    fn totals(&self) -> Option<&Totals> {
+        F::of(self).totals()
+    }
+}
+
+impl Hops for Memory {
+    fn hop_cell(&self, number: u16) -> Option<&HopCell> {
+        self.hops.get(usize::from(number))
     }
 }
 
 impl<F: InMemory> Tables<F> for Memory {
-    type FlowRef<'a> = Arc<Flow<F>>;
     type Image = Generation;
-
-    fn flow(&self, tuple: &Tuple<F>) -> Option<Arc<Flow<F>>> {
-        F::of(self).flows.get(tuple).map(|flow| Arc::clone(&flow))
-    }
-
-    fn enter(&self, tuple: &Tuple<F>, flow: Flow<F>) -> Result<(), Refused> {
-        enter(&F::of(self).flows, *tuple, Arc::new(flow), self.max_flows)
-    }
-
-    fn remove(&self, tuple: &Tuple<F>) {
-        F::of(self).flows.remove(tuple);
-    }
-
-    fn enter_half_open(&self, tuple: &Tuple<F>) -> Result<(), Refused> {
-        let now = Tables::<F>::now(self).0;
-        enter(&F::of(self).half_open, *tuple, now, self.max_half_open)
-    }
-
-    fn remove_half_open(&self, tuple: &Tuple<F>) {
-        F::of(self).half_open.remove(tuple);
-    }
 
     fn image(&self) -> Option<Generation> {
         Some(Generation(Arc::clone(&self.image)))
@@ -191,7 +157,7 @@ impl<F: InMemory> Tables<F> for Memory {
         Tick::from_nanoseconds(self.clock.load(Ordering::Relaxed))
     }
 
-    fn hop_generation(&self) -> u32 {
+    fn hop_generation(&self) -> u16 {
         self.hop_generation.load(Ordering::Relaxed)
     }
 

@@ -1,11 +1,12 @@
 //! The XDP program and its tables, from user space.
 
 pub mod attach;
-pub mod batch;
 pub mod compile;
 pub mod flows;
+pub mod hops;
 pub mod ids;
 pub mod kernel;
+pub mod mapped;
 pub mod memory;
 pub mod netlink;
 pub mod pins;

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
 use balancer_common::abi::map;
+use balancer_common::family::{V4, V6};
+use balancer_common::hop::{HOPS, HopCell};
+use balancer_common::table::Totals;
+use balancer_common::table::flow::Flow;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::kernel::{KernelError, Sizes};
-use super::raw::KernelFamily;
-use balancer_common::family::{V4, V6};
 
 /// The prefix of a link's pin; the interface's name follows.
 const LINK: &str = "link-";
@@ -180,31 +182,22 @@ impl Pins {
     /// [`KernelError::Pinned`].
     pub fn check(&self, sizes: Sizes) -> Result<(), KernelError> {
         let size = |bytes: usize| bytes as u32;
+        let lines = sizes.geometry([0; 2]).lines();
         let expected = [
             (
                 map::FLOWS_V4,
-                size(size_of::<<V4 as KernelFamily>::RawTuple>()),
-                size(size_of::<<V4 as KernelFamily>::RawFlow>()),
-                sizes.connections * 2,
+                4,
+                size(size_of::<Flow<V4>>()),
+                lines,
             ),
             (
                 map::FLOWS_V6,
-                size(size_of::<<V6 as KernelFamily>::RawTuple>()),
-                size(size_of::<<V6 as KernelFamily>::RawFlow>()),
-                sizes.connections * 2,
-            ),
-            (
-                map::HALF_OPEN_V4,
-                size(size_of::<<V4 as KernelFamily>::RawTuple>()),
                 4,
-                sizes.half_open,
+                size(size_of::<Flow<V6>>()),
+                lines,
             ),
-            (
-                map::HALF_OPEN_V6,
-                size(size_of::<<V6 as KernelFamily>::RawTuple>()),
-                4,
-                sizes.half_open,
-            ),
+            (map::TOTALS, 4, size(size_of::<Totals>()), 2),
+            (map::HOPS, 4, size(size_of::<HopCell>()), HOPS),
             (
                 map::GLOBALS,
                 4,

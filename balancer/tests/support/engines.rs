@@ -7,18 +7,19 @@ use std::sync::atomic::Ordering;
 use aya::programs::{TestRun, TestRunOptions};
 use balancer::config::{self, Config};
 use balancer::datapath::compile::{ServiceIds, compile, words};
-use balancer::datapath::kernel::{Back, FamilyMaps, Kernel, Sizes};
-use balancer::datapath::memory::{FamilyTables, InMemory, Memory};
-use balancer::datapath::raw::{KernelFamily, flow_to_raw, tuple_to_raw};
+use balancer::datapath::flows::FlowTable;
+use balancer::datapath::kernel::{Back, Kernel, Sizes};
+use balancer::datapath::memory::Memory;
 use balancer_common::abi::{Identity, Path, Stats};
-use balancer_common::family::{V4, V6};
-use balancer_common::flow::{Flow, Tick};
-use balancer_common::hop::Hop;
+use balancer_common::family::{Family, V4};
+use balancer_common::hop::{Hop, HopCell};
 use balancer_common::image::Cell;
 use balancer_common::pipeline::process;
-use balancer_common::tuple::{PortsProtocol, Tuple};
+use balancer_common::table::flow::Flow;
+use balancer_common::table::retire::{free, kill};
+use balancer_common::table::{Lines as _, Totals, find};
+use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Pass, Verdict};
-use balancer_common::wire::protocol;
 
 use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE};
 
@@ -41,10 +42,10 @@ pub struct Setting {
     pub route: Option<Hop>,
     /// The id of the first backend.
     pub first_backend: u32,
-    /// How many entries the connection table still has, two a connection; `None`: plenty.
-    pub free_flows: Option<usize>,
-    /// How many half-open connections there is still room for.
-    pub free_half_open: Option<usize>,
+    /// For how many connections the table still has room; `None`: plenty.
+    pub free_connections: Option<u32>,
+    /// For how many half-open ones.
+    pub free_half_open: Option<u32>,
 }
 
 impl Default for Setting {
@@ -55,7 +56,7 @@ impl Default for Setting {
             hop: Hop::new(BACKEND_SIDE, BACKEND_MAC, BOX_MAC),
             route: None,
             first_backend: 0,
-            free_flows: None,
+            free_connections: None,
             free_half_open: None,
         }
     }
@@ -105,8 +106,9 @@ pub struct Engines {
     /// What the kernel must have counted so far, boxes before this one included.
     pub stats: Stats,
     sizes: Sizes,
-    generation: u32,
-    occupied: [usize; 2],
+    generation: u16,
+    /// Half-open connections that no frame has entered, of each family.
+    occupied: u64,
     /// What is being shown, for whoever reads of a failure.
     pub about: String,
 }
@@ -115,13 +117,13 @@ impl Engines {
     /// The engine in user space alone.
     pub fn in_memory(sizes: Sizes) -> Self {
         Self {
-            memory: Memory::new(Vec::new(), 0),
+            memory: Memory::new(Vec::new(), 0, sizes).unwrap(),
             kernel: None,
             ids: Ids::default(),
             stats: Stats::default(),
             sizes,
             generation: 1,
-            occupied: [0, 0],
+            occupied: 0,
             about: String::new(),
         }
     }
@@ -145,9 +147,7 @@ impl Engines {
             first_backend: setting.first_backend,
             ..Ids::default()
         };
-        self.memory = Memory::new(Vec::new(), IDS as usize);
-        self.memory.max_flows = self.sizes.connections as usize * 2;
-        self.memory.max_half_open = self.sizes.half_open as usize;
+        self.memory = Memory::new(Vec::new(), IDS as usize, self.sizes).unwrap();
         self.memory.route = setting.route;
         *self.memory.hop_generation.get_mut() = self.generation;
         if let Some(kernel) = &mut self.kernel {
@@ -160,20 +160,25 @@ impl Engines {
         }
         self.load(&setting.services, setting.datapath);
         self.set_hop(setting.hop);
-        let free = [setting.free_flows, setting.free_half_open];
-        let max = [self.memory.max_flows, self.memory.max_half_open];
-        self.occupied = [0, 1].map(|table| free[table].map_or(0, |free| max[table] - free));
-        let mut kernel = self.kernel.as_mut();
-        occupy(
-            &self.memory,
-            kernel.as_mut().map(|kernel| &mut kernel.v4),
-            self.occupied,
-        );
-        occupy(
-            &self.memory,
-            kernel.map(|kernel| &mut kernel.v6),
-            self.occupied,
-        );
+        // What is counted and not there: established connections, then half-open ones.
+        let Sizes {
+            connections,
+            half_open,
+        } = self.sizes;
+        let occupied = |max: u32, free: Option<u32>| free.map_or(0, |free| u64::from(max - free));
+        let established = occupied(connections, setting.free_connections);
+        self.occupied = occupied(half_open, setting.free_half_open);
+        let occupy = |totals: Option<&Totals>| {
+            let totals = totals.unwrap();
+            totals.opened.set(established + self.occupied);
+            totals.completed.set(established);
+        };
+        occupy(self.memory.v4.totals());
+        occupy(self.memory.v6.totals());
+        if let Some(kernel) = &self.kernel {
+            occupy(kernel.v4.totals());
+            occupy(kernel.v6.totals());
+        }
     }
 
     /// Gives the box other services; what it knows of connections, backends and tickets stays.
@@ -223,16 +228,26 @@ impl Engines {
             .store(self.generation, Ordering::Relaxed);
     }
 
+    /// Gives back the lines of connections that are gone: the end of a sweeper's pass. No packet is under way.
+    pub fn sweep(&mut self) {
+        sweep(&self.memory.v4);
+        sweep(&self.memory.v6);
+        if let Some(kernel) = &self.kernel {
+            sweep(&kernel.v4);
+            sweep(&kernel.v6);
+        }
+    }
+
     /// Takes a flow over IPv4 out of the tables, and leaves the other direction's.
     pub fn forget(&mut self, tuple: &Tuple<V4>) {
-        assert!(
-            self.memory.v4.flows.remove(tuple).is_some(),
-            "{}",
-            self.about
-        );
-        if let Some(kernel) = &mut self.kernel {
-            let mut flows = kernel.v4.flows().unwrap();
-            flows.remove(&tuple_to_raw(*tuple)).unwrap();
+        let forget = |table: &FlowTable<V4>| {
+            let flow = find(table, tuple).unwrap_or_else(|| panic!("{}", self.about));
+            kill(flow);
+            sweep(table);
+        };
+        forget(&self.memory.v4);
+        if let Some(kernel) = &self.kernel {
+            forget(&kernel.v4);
         }
     }
 
@@ -302,30 +317,24 @@ impl Engines {
 
     /// How many flows were entered by frames, and how many half-open connections.
     pub fn entered(&self) -> [usize; 2] {
-        fn of<F: InMemory>(memory: &Memory, occupied: [usize; 2]) -> [usize; 2] {
-            let tables = F::of(memory);
-            [
-                tables.flows.len() - occupied[0],
-                tables.half_open.len() - occupied[1],
-            ]
-        }
-        let v4 = of::<V4>(&self.memory, self.occupied);
-        let v6 = of::<V6>(&self.memory, self.occupied);
-        [v4[0] + v6[0], v4[1] + v6[1]]
+        let (v4, v6) = (&self.memory.v4, &self.memory.v6);
+        let half_open = v4.count_half_open() + v6.count_half_open() - 2 * self.occupied;
+        [visible(v4).count() + visible(v6).count(), half_open as usize]
     }
 
     /// What all flows have counted: packets and bytes of the original direction, then of the reply.
     pub fn flow_counters(&self) -> [u64; 4] {
-        fn add<F: InMemory>(memory: &Memory, sum: &mut [u64; 4]) {
-            for flow in &F::of(memory).flows {
+        fn add<F: Family>(table: &FlowTable<F>, sum: &mut [u64; 4]) {
+            for flow in visible(table) {
                 let direction = usize::from(flow.is_reply()) * 2;
-                sum[direction] += flow.packets.get();
-                sum[direction + 1] += flow.bytes.get();
+                let (packets, bytes) = flow.counts();
+                sum[direction] += packets;
+                sum[direction + 1] += bytes;
             }
         }
         let mut sum = [0; 4];
-        add::<V4>(&self.memory, &mut sum);
-        add::<V6>(&self.memory, &mut sum);
+        add(&self.memory.v4, &mut sum);
+        add(&self.memory.v6, &mut sum);
         sum
     }
 
@@ -346,8 +355,31 @@ impl Engines {
             let theirs = kernel.tickets(id).unwrap();
             assert_eq!(theirs, ours, "{about}: tickets of service {id}");
         }
-        same_tables(about, &kernel.v4, &self.memory.v4);
-        same_tables(about, &kernel.v6, &self.memory.v6);
+        self.same_tables(kernel, &kernel.v4, &self.memory.v4);
+        self.same_tables(kernel, &kernel.v6, &self.memory.v6);
+    }
+
+    /// The same tuples are entered, with the same records but for the times.
+    fn same_tables<F: Family>(
+        &self,
+        kernel: &Kernel,
+        theirs: &FlowTable<F>,
+        ours: &FlowTable<F>,
+    ) {
+        let about = &self.about;
+        for flow in visible(theirs) {
+            let tuple = flow.tuple();
+            let same = find(ours, &tuple);
+            let same = same.unwrap_or_else(|| panic!("{about}: only the kernel has {tuple:?}"));
+            assert_eq!(
+                record(flow, &kernel.hops),
+                record(same, &self.memory.hops),
+                "{about}: flow {tuple:?}"
+            );
+        }
+        assert_eq!(visible(theirs).count(), visible(ours).count(), "{about}: flows");
+        let counts = |table: &FlowTable<F>| (table.count(), table.count_half_open());
+        assert_eq!(counts(theirs), counts(ours), "{about}: connections, half-open ones");
     }
 }
 
@@ -365,84 +397,40 @@ fn name(counter: usize) -> String {
     }
 }
 
-fn clear<F: KernelFamily>(maps: &mut FamilyMaps<F>) {
-    let mut flows = Vec::new();
-    maps.each_flow(|tuple, _| flows.push(tuple)).unwrap();
-    for tuple in flows {
-        maps.flows().unwrap().remove(&tuple_to_raw(tuple)).unwrap();
-    }
-    let mut half_open = Vec::new();
-    maps.each_half_open(|tuple, _| half_open.push(tuple))
-        .unwrap();
-    for tuple in half_open {
-        maps.half_open()
-            .unwrap()
-            .remove(&tuple_to_raw(tuple))
-            .unwrap();
+/// Every flow, also when the number of connections is not that of these.
+pub fn visible<F: Family>(table: &FlowTable<F>) -> impl Iterator<Item = &Flow<F>> {
+    (0..table.geometry().lines())
+        .filter_map(|index| table.line(index))
+        .filter(|line| line.meta().is_visible())
+}
+
+fn sweep<F: Family>(table: &FlowTable<F>) {
+    for index in 0..table.geometry().lines() {
+        free(table, index);
     }
 }
 
-/// Enters so many flows and half-open connections of addresses that no frame can have.
-fn occupy<F: KernelFamily>(
-    memory: &Memory,
-    mut kernel: Option<&mut FamilyMaps<F>>,
-    [flows, half_open]: [usize; 2],
-) {
-    let tuple = |number: usize| {
-        let address = F::unmapped([0, (number as u64) << 32]);
-        Tuple {
-            addresses: F::pair(address, address),
-            ports: PortsProtocol::new(1, 1, protocol::TCP),
-        }
-    };
-    let flow = |tuple: &Tuple<F>| Flow::new(tuple, *tuple, Hop::default(), 0, 0, Tick(0));
-    for tuple in (0..flows).map(tuple) {
-        if let Some(kernel) = &mut kernel {
-            let mut flows = kernel.flows().unwrap();
-            flows
-                .insert(tuple_to_raw(tuple), flow_to_raw(flow(&tuple)), 0)
-                .unwrap();
-        }
-        F::of(memory).flows.insert(tuple, flow(&tuple).into());
+fn clear<F: Family>(table: &mut FlowTable<F>) {
+    table.clear();
+    let totals = table.totals().unwrap();
+    for word in [
+        &totals.opened,
+        &totals.completed,
+        &totals.replaced,
+        &totals.closed,
+        &totals.half_closed,
+    ] {
+        word.set(0);
     }
-    for tuple in (0..half_open).map(tuple) {
-        if let Some(kernel) = &mut kernel {
-            let mut half_open = kernel.half_open().unwrap();
-            half_open.insert(tuple_to_raw(tuple), 0, 0).unwrap();
-        }
-        F::of(memory).half_open.insert(tuple, 0);
-    }
-}
-
-/// The same tuples are entered, with the same records but for the times.
-fn same_tables<F: KernelFamily>(about: &str, kernel: &FamilyMaps<F>, memory: &FamilyTables<F>) {
-    let mut flows = 0;
-    kernel
-        .each_flow(|tuple, theirs| {
-            flows += 1;
-            let ours = memory.flows.get(&tuple);
-            let ours = ours.unwrap_or_else(|| panic!("{about}: only the kernel has {tuple:?}"));
-            assert_eq!(record(&theirs), record(&ours), "{about}: flow {tuple:?}");
-        })
-        .unwrap();
-    assert_eq!(flows, memory.flows.len(), "{about}: flows");
-    let mut half_open = 0;
-    kernel
-        .each_half_open(|tuple, _| {
-            half_open += 1;
-            assert!(
-                memory.half_open.contains_key(&tuple),
-                "{about}: only in the kernel {tuple:?} is half-open"
-            );
-        })
-        .unwrap();
-    assert_eq!(half_open, memory.half_open.len(), "{about}: half-open");
 }
 
 /// What is the same in a flow's record on both engines.
-fn record<F: KernelFamily>(flow: &Flow<F>) -> impl PartialEq + std::fmt::Debug {
-    let counters = [flow.packets.get(), flow.bytes.get()];
-    let deltas = [flow.l3_delta, flow.l4_delta];
-    let state = flow.state();
-    (flow.new, flow.hop(), state, flow.backend, counters, deltas)
+fn record<F: Family>(flow: &Flow<F>, hops: &[HopCell]) -> impl PartialEq + std::fmt::Debug + use<F> {
+    // The next hop of an original is its backend's.
+    let hop = flow
+        .is_reply()
+        .then(|| hops[usize::from(flow.hop().number)].get());
+    let traits = (flow.is_reply(), flow.is_tagged(), flow.backend());
+    let (new, state) = (flow.new_tuple(), flow.meta().state());
+    (new, flow.new_ports(), hop, state, traits, flow.counts())
 }

@@ -151,14 +151,14 @@ impl Vector {
         self
     }
 
-    /// The connection table has so many entries left.
-    pub fn free_flows(mut self, entries: usize) -> Self {
-        self.setting.free_flows = Some(entries);
+    /// The flow table has room for so many connections.
+    pub fn free_connections(mut self, connections: u32) -> Self {
+        self.setting.free_connections = Some(connections);
         self
     }
 
     /// There is room for so many half-open connections.
-    pub fn free_half_open(mut self, connections: usize) -> Self {
+    pub fn free_half_open(mut self, connections: u32) -> Self {
         self.setting.free_half_open = Some(connections);
         self
     }

@@ -1,13 +1,13 @@
 //! Connections from their first packet to their last.
 
-use balancer_common::verdict::Drop;
+use balancer_common::verdict::{Drop, Pass};
 
 use super::{
     BOX, BOX6, CLIENT, CLIENT6, DNS, DNS_AT, DNS6, DNS6_AT, NAMES, NAMES6, ONE, ONE6, THREE, TWO,
     TWO6, WEB, WEB_AT, WEB6, WEB6_AT,
 };
 use crate::support::frame::{tcp, udp};
-use crate::support::vector::{Vector, dropped, to_backend, to_client};
+use crate::support::vector::{Vector, dropped, passed, to_backend, to_client};
 
 /// A connection to the first web server, established: two packets of 40 bytes from the client, one to it.
 fn established(name: &'static str) -> Vector {
@@ -237,12 +237,12 @@ fn halves() -> Vec<Vector> {
         .counts(1, 1, [2, 80], [1, 40])
         .leaves(2, 0),
         established(
-            "without the original flow the client has no connection, but is still answered",
+            "without the original flow there is no connection for the backend either",
         )
         .forget(CLIENT, WEB_AT)
         .client(tcp("A", CLIENT, WEB_AT), dropped(Drop::NoConnection))
-        .backend(tcp("A", ONE, BOX), to_client(WEB_AT, CLIENT))
-        .counts(0, 1, [2, 80], [2, 80])
+        .backend(tcp("A", ONE, BOX), passed(Pass::NoService))
+        .counts(0, 1, [2, 80], [1, 40])
         .leaves(1, 0),
     ]
 }

@@ -70,7 +70,7 @@ pub fn table() -> Vec<Vector> {
 fn no_room() -> Vec<Vector> {
     vec![
         Vector::new("a full table refuses, and what it knows goes on", WEB)
-            .free_flows(2)
+            .free_connections(1)
             .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
             .client(tcp("S", SECOND, WEB_AT), dropped(Drop::TableFull))
             .backend(tcp("SA", ONE, BOX), to_client(WEB_AT, CLIENT))
@@ -78,19 +78,8 @@ fn no_room() -> Vec<Vector> {
             .counts(0, 1, [2, 80], [1, 40])
             .refused(0, full(1))
             .leaves(2, 0),
-        Vector::new(
-            "a table with room for one direction only refuses, and takes that one back",
-            WEB,
-        )
-        .free_flows(3)
-        .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
-        .client(tcp("S", SECOND, WEB_AT), dropped(Drop::TableFull))
-        .client(tcp("S", SECOND, WEB_AT), dropped(Drop::TableFull))
-        .counts(0, 1, [1, 40], [0, 0])
-        .refused(0, full(2))
-        .leaves(2, 1),
         Vector::new("a full table refuses over IPv6", WEB6)
-            .free_flows(3)
+            .free_connections(1)
             .client(tcp("S", CLIENT6, WEB6_AT), to_backend(BOX6, ONE6))
             .client(
                 tcp("S", "[2001:db8::8]:4000", WEB6_AT),
@@ -103,7 +92,7 @@ fn no_room() -> Vec<Vector> {
             "a connection that is over makes room in a full table for the next of its tuple",
             WEB,
         )
-        .free_flows(2)
+        .free_connections(1)
         .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
         .backend(tcp("SA", ONE, BOX), to_client(WEB_AT, CLIENT))
         .client(tcp("A", CLIENT, WEB_AT), to_backend(BOX, ONE))

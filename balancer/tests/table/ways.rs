@@ -1,11 +1,11 @@
 //! By which interface, and to whom.
 
 use balancer_common::hop::Hop;
-use balancer_common::verdict::Verdict;
+use balancer_common::verdict::{Drop, Verdict};
 
 use super::{BOX, CLIENT, CLIENT6, DNS, DNS_AT, NAMES, ONE, TWO, WEB, WEB_AT, WEB6, WEB6_AT};
 use crate::support::frame::{tcp, udp};
-use crate::support::vector::{Vector, to_backend, to_client};
+use crate::support::vector::{Vector, dropped, to_backend, to_client};
 use crate::support::{
     BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_MAC, CLIENT_SIDE, OTHER_BOX_MAC, OTHER_SIDE, ROUTED,
     ROUTED6, ROUTER_MAC,
@@ -198,18 +198,18 @@ fn changes() -> Vec<Vector> {
         .counts(1, 1, [1, 40], [0, 0])
         .leaves(4, 2),
         Vector::new(
-            "a known connection keeps the way it has while there is no other",
+            "a known connection waits while there is no way to its backend",
             WEB,
         )
         .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
         .ways(Hop::default(), None)
-        .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
+        .client(tcp("S", CLIENT, WEB_AT), dropped(Drop::NoNextHop))
         .ways(moved, None)
         .client(
             tcp("S", CLIENT, WEB_AT),
             to_backend(BOX, ONE).by(BY_THE_ROUTER, TO_THE_ROUTER),
         )
-        .counts(0, 1, [3, 120], [0, 0])
+        .counts(0, 1, [2, 80], [0, 0])
         .leaves(2, 1),
         Vector::new(
             "the way of an answer is asked for once, and again after a change",

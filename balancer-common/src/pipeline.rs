@@ -117,12 +117,12 @@ fn next_hop<F: Family, T: Tables<F>>(tables: &T, interface: u32, flow: &Flow<F>)
     if id.generation == tables.hop_generation() && hop.is_known() {
         return hop;
     }
-    ask(tables, interface, flow)
+    tables.ask(flow, interface)
 }
 
 /// Asks for the way to a client, and notes the answer. Without an answer what the flow has is as good as any.
 #[inline(always)]
-fn ask<F: Family, T: Tables<F>>(tables: &T, interface: u32, flow: &Flow<F>) -> Hop {
+pub fn ask<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F>, interface: u32) -> Hop {
     let generation = tables.hop_generation();
     let answer = if flow.is_tagged() {
         None

@@ -5,6 +5,7 @@ use crate::family::Family;
 use crate::hop::{Hop, Hops};
 use crate::image::Image;
 use crate::open::{self, Opening};
+use crate::pipeline;
 use crate::table::Lines;
 use crate::table::enter::Connection;
 use crate::table::flow::Flow;
@@ -79,6 +80,12 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Sized {
     #[inline(always)]
     fn touch(&self, flow: &Flow<F>, flags: u8, now: Tick) -> Touched {
         touch(self, flow, flags, now)
+    }
+
+    /// [`pipeline::ask`].
+    #[inline(always)]
+    fn ask(&self, flow: &Flow<F>, interface: u32) -> Hop {
+        pipeline::ask(self, flow, interface)
     }
 
     /// Counts a connection that a service refused.

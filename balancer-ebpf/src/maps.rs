@@ -7,7 +7,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_fib_lookup as FibParameters};
+use aya_ebpf::bindings::{
+    BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_fib_lookup as FibParameters, xdp_md,
+};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
@@ -20,6 +22,7 @@ use balancer_common::family::{Family, V4, V6};
 use balancer_common::hop::{HOPS as HOP_CELLS, Hop, HopCell, Hops};
 use balancer_common::image::{Cell, Image};
 use balancer_common::open::{self, Opening};
+use balancer_common::pipeline;
 use balancer_common::table::enter::{self, Connection, Refused};
 use balancer_common::table::flow::Flow;
 use balancer_common::table::tick::Tick;
@@ -104,7 +107,7 @@ pub trait FamilyMaps: Functions {
 /// once and for all, not anew for each way that leads to it. It knows nothing of the arguments then, not even that a
 /// pointer points to something.
 macro_rules! functions {
-    ($family:ident: $plan:ident, $enter:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident) => {
+    ($family:ident: $plan:ident, $enter:ident, $ask:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $plan(
@@ -127,6 +130,24 @@ macro_rules! functions {
                 Some(connection) => open::enter(&MAPS, connection),
                 None => Err(Drop::NotReady.into()),
             })
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $ask(
+            context: *mut xdp_md,
+            flow: *const Flow<$family>,
+            interface: u32,
+            hop: *mut Hop,
+        ) -> u32 {
+            let maps = Maps {
+                context: context.cast(),
+            };
+            // SAFETY: as above.
+            if let (Some(flow), Some(hop)) = unsafe { (flow.as_ref(), hop.as_mut()) } {
+                *hop = pipeline::ask(&maps, flow, interface);
+            }
+            0
         }
 
         #[unsafe(no_mangle)]
@@ -184,6 +205,13 @@ macro_rules! functions {
             }
 
             #[inline(always)]
+            fn ask(context: *mut c_void, flow: &Flow<Self>, interface: u32) -> Hop {
+                let mut hop = Hop::default();
+                $ask(context.cast(), flow, interface, &raw mut hop);
+                hop
+            }
+
+            #[inline(always)]
             fn touch(flow: &Flow<Self>, flags: u8, now: Tick) -> Touched {
                 Touched::decode(unknown($touch(flow, flags, now.0)))
             }
@@ -211,8 +239,8 @@ macro_rules! functions {
     };
 }
 
-functions!(V4: plan_v4, enter_v4, touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4);
-functions!(V6: plan_v6, enter_v6, touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6);
+functions!(V4: plan_v4, enter_v4, ask_v4, touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4);
+functions!(V6: plan_v6, enter_v6, ask_v6, touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6);
 
 /// The maps where there is no packet.
 const MAPS: Maps = Maps {
@@ -240,6 +268,8 @@ pub trait Functions: Family {
     fn plan(opening: &Opening<Self>, connection: &mut Connection<Self>) -> Result<(), Exit>;
     /// [`open::enter`].
     fn enter(connection: &mut Connection<Self>) -> Result<(), Exit>;
+    /// [`pipeline::ask`].
+    fn ask(context: *mut c_void, flow: &Flow<Self>, interface: u32) -> Hop;
     /// [`touch::touch`].
     fn touch(flow: &Flow<Self>, flags: u8, now: Tick) -> Touched;
     /// [`table::find_displaced`].
@@ -514,6 +544,11 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
     fn enter(&self, connection: &mut Connection<F>) -> Result<(), Exit> {
         F::enter(connection)
+    }
+
+    #[inline(always)]
+    fn ask(&self, flow: &Flow<F>, interface: u32) -> Hop {
+        F::ask(self.context, flow, interface)
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! What the XDP program and the daemon both know: the names, sizes and records of the maps.
 
+use crate::family::KEYS;
 use crate::hop::Hop;
 use crate::verdict::VERDICTS;
 
@@ -32,6 +33,8 @@ pub mod map {
     pub const HOPS: &str = "HOPS";
     /// The current [`crate::image`], an array in an array of one.
     pub const IMAGE: &str = "IMAGE";
+    /// The [table of ports](crate::ports), in words.
+    pub const PORTS: &str = "PORTS";
     /// [`super::Globals`], one.
     pub const GLOBALS: &str = "GLOBALS";
     /// [`super::Path`] by backend id.
@@ -49,12 +52,13 @@ pub mod map {
     /// [`super::Identity`] of backends by id; the program does not use it.
     pub const BACKENDS: &str = "BACKENDS";
     /// All of them.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         FLOWS_V4,
         FLOWS_V6,
         TOTALS,
         HOPS,
         IMAGE,
+        PORTS,
         GLOBALS,
         PATHS,
         TICKETS,
@@ -75,8 +79,8 @@ pub struct Globals {
     /// Raised whenever a neighbour, a link or a route changed: flows then look for their next hop again. They keep its
     /// lower 16 bits.
     pub hop_generation: u64,
-    /// The key of the flow tables' hash, by chance.
-    pub seed: [u64; 2],
+    /// The keys of the flow tables' hash.
+    pub keys: [u64; KEYS],
 }
 
 /// The way to a backend.
@@ -170,7 +174,7 @@ impl Default for Identity {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 32);
+    assert!(size_of::<Globals>() == 56);
     assert!(size_of::<Path>() == 32);
     assert!(size_of::<Stats>() == 8 * VERDICTS);
     assert!(size_of::<BackendStats>() == 40);

@@ -17,6 +17,8 @@ pub trait PairCell<P>: Debug + Default + Send + Sync {
     fn get(&self) -> P;
     /// Writes it.
     fn set(&self, pair: P);
+    /// Whether it is this one. (Compared as arrays, four words are compared by a loop over bytes in BPF.)
+    fn is(&self, pair: &P) -> bool;
 }
 
 impl PairCell<u64> for Word {
@@ -28,6 +30,11 @@ impl PairCell<u64> for Word {
     #[inline(always)]
     fn set(&self, pair: u64) {
         self.set(pair);
+    }
+
+    #[inline(always)]
+    fn is(&self, pair: &u64) -> bool {
+        self.get() == *pair
     }
 }
 
@@ -46,14 +53,23 @@ impl PairCell<[u64; 4]> for [Word; 4] {
         c.set(pair[2]);
         d.set(pair[3]);
     }
+
+    #[inline(always)]
+    fn is(&self, pair: &[u64; 4]) -> bool {
+        let [a, b, c, d] = self;
+        (a.get() ^ pair[0]) | (b.get() ^ pair[1]) | (c.get() ^ pair[2]) | (d.get() ^ pair[3]) == 0
+    }
 }
 
-/// A step of a hash: mixes a word in. Its upper half is well mixed, its lower half less so.
+/// How many keys a hash has; all of them odd numbers by chance.
+pub const KEYS: usize = 5;
+
+/// Mixes a sum of products with odd keys by chance: their upper halves are spread evenly (multiply-shift hashing), but
+/// sequences stay sequences.
 #[inline(always)]
-const fn mix(hash: u64, word: u64) -> u64 {
+const fn mix(sum: u64) -> u64 {
     // An odd constant without structure: the golden ratio's.
-    let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    product ^ (product >> 32)
+    (sum ^ (sum >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// An address family: its addresses and its header. Everything else is written once.
@@ -81,8 +97,8 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     /// The inverse of [`Family::mapped`].
     fn unmapped(words: [u64; 2]) -> Self::Address;
 
-    /// A keyed hash of a tuple.
-    fn keyed_hash(tuple: &Tuple<Self>, seed: [u64; 2]) -> u64;
+    /// A keyed hash of a tuple; its upper half is the better one.
+    fn keyed_hash(tuple: &Tuple<Self>, keys: &[u64; KEYS]) -> u64;
 
     /// What replacing the addresses `old` by `new` adds to a checksum, not folded.
     fn replaced(old: Self::Pair, new: Self::Pair) -> u64;
@@ -159,8 +175,9 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn keyed_hash(tuple: &Tuple<Self>, seed: [u64; 2]) -> u64 {
-        mix(mix(seed[0], tuple.addresses) ^ seed[1], tuple.ports.0)
+    fn keyed_hash(tuple: &Tuple<Self>, keys: &[u64; KEYS]) -> u64 {
+        let addresses = tuple.addresses.wrapping_mul(keys[0]);
+        mix(addresses.wrapping_add(tuple.ports.0.wrapping_mul(keys[1])))
     }
 
     #[inline(always)]
@@ -231,11 +248,12 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn keyed_hash(tuple: &Tuple<Self>, seed: [u64; 2]) -> u64 {
+    fn keyed_hash(tuple: &Tuple<Self>, keys: &[u64; KEYS]) -> u64 {
         let [a, b, c, d] = tuple.addresses;
-        let source = mix(mix(seed[0], a), b);
-        let destination = mix(mix(seed[1], c), d);
-        mix(mix(source, destination) ^ seed[1], tuple.ports.0)
+        let source = (a.wrapping_mul(keys[0])).wrapping_add(b.wrapping_mul(keys[1]));
+        let destination = (c.wrapping_mul(keys[2])).wrapping_add(d.wrapping_mul(keys[3]));
+        let ports = tuple.ports.0.wrapping_mul(keys[4]);
+        mix(source.wrapping_add(destination).wrapping_add(ports))
     }
 
     #[inline(always)]

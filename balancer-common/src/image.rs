@@ -5,7 +5,6 @@
 //!
 //! ```text
 //! cell 0        header: where the parts begin
-//! ports         1,024 cells: one byte per port, which kinds of listener it has (see `Kinds`)
 //! listeners     a hash table from address, port, protocol, family and interface to a service
 //! services      one cell each
 //! backends      two in a cell
@@ -17,15 +16,12 @@
 
 use crate::family::Family;
 use crate::tuple::Tuple;
-use crate::wire::protocol;
 
 /// 64 bytes of an image.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cell(pub [u64; 8]);
 
-/// How many cells the ports take: one byte per port.
-pub const PORT_CELLS: u32 = 1024;
 /// How many cells a listener is searched in, from its home on.
 pub const PROBES: u32 = 4;
 
@@ -61,8 +57,6 @@ const fn high(word: u64) -> u32 {
 pub struct Header {
     /// The number of this generation.
     pub generation: u32,
-    /// The first cell of ports.
-    pub ports: u32,
     /// The first cell of listeners.
     pub listeners: u32,
     /// How many cells they have, less one; their number is a power of two. [`PROBES`] - 1 more follow the last.
@@ -79,9 +73,9 @@ impl Header {
     pub const fn write(&self) -> Cell {
         Cell([
             join(self.generation, 0),
-            join(self.ports, 0),
             join(self.listeners, self.listener_mask),
             join(self.services, self.service_count),
+            0,
             0,
             0,
             0,
@@ -96,27 +90,11 @@ impl Header {
         let words = &cell.0;
         Self {
             generation: low(words[0]),
-            ports: low(words[1]),
-            listeners: low(words[2]),
-            listener_mask: high(words[2]),
-            services: low(words[3]),
-            service_count: high(words[3]),
+            listeners: low(words[1]),
+            listener_mask: high(words[1]),
+            services: low(words[2]),
+            service_count: high(words[2]),
         }
-    }
-}
-
-/// Which kinds of listeners a port has: four bits a protocol, TCP's below UDP's. Most ports have none, so most
-/// packets that no service wants are told by one byte.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kinds(pub u8);
-
-impl Kinds {
-    /// The kind of a listener: bit 0 set when it names an interface, bit 1 when it takes any address. In this
-    /// order they are searched, from the last to the first: see [`find`].
-    #[must_use]
-    pub const fn of(ip_protocol: u8, any_address: bool, interface: bool) -> Self {
-        let kind = (any_address as u8) << 1 | (!interface as u8);
-        Self(1 << kind << if ip_protocol == protocol::UDP { 4 } else { 0 })
     }
 }
 
@@ -369,40 +347,6 @@ impl Column {
     }
 }
 
-/// The service that `tuple` belongs to, when it came in by `interface`: an index in this image.
-///
-/// A listener with the exact address goes before one with any address, and of two such the one that names the
-/// interface goes first.
-#[inline(always)]
-pub fn find<F: Family, I: Image>(image: &I, tuple: &Tuple<F>, interface: u32) -> Option<u32> {
-    let header = Header::read(image.cell(0)?);
-    let port = tuple.ports.destination();
-    let cell = image.cell(header.ports + u32::from(port >> 6))?;
-    let kinds = byte(cell, port & 63);
-    let kinds = if tuple.ports.protocol() == protocol::UDP {
-        kinds >> 4
-    } else {
-        kinds & 15
-    };
-    if kinds == 0 {
-        return None;
-    }
-    search(image, tuple, interface, u32::from(kinds))
-}
-
-/// Byte `index` (below 64) of a cell whose words were written in memory order.
-#[inline(always)]
-fn byte(cell: &Cell, index: u16) -> u8 {
-    let shift = u32::from(index & 7) * 8;
-    (word(cell, u32::from(index >> 3)) >> shift) as u8
-}
-
-/// Sets bits in the byte for `port` of the cells of ports.
-pub fn write_kinds(ports: &mut [Cell], port: u16, kinds: Kinds) {
-    let shift = u32::from(port & 7) * 8;
-    ports[usize::from(port >> 6)].0[usize::from(port >> 3 & 7)] |= u64::from(kinds.0) << shift;
-}
-
 /// Word `index & 7` of a cell. A match, since the verifier takes no variable offset into a value on the stack.
 #[inline(always)]
 fn word(cell: &Cell, index: u32) -> u64 {
@@ -419,8 +363,13 @@ fn word(cell: &Cell, index: u32) -> u64 {
     }
 }
 
+/// The service that `tuple` belongs to, when it came in by `interface`: an index in this image. `kinds` are the kinds of
+/// listeners that its port may have: see [`crate::ports`].
+///
+/// A listener with the exact address goes before one with any address, and of two such the one that names the
+/// interface goes first.
 #[inline(always)]
-fn search<F: Family, I: Image>(
+pub fn find<F: Family, I: Image>(
     image: &I,
     tuple: &Tuple<F>,
     interface: u32,
@@ -501,13 +450,10 @@ pub fn choose<I: Image>(
 mod tests {
     use super::*;
 
-    extern crate alloc;
-
     #[test]
     fn records_survive_their_cells() {
         let header = Header {
             generation: 1,
-            ports: 2,
             listeners: 3,
             listener_mask: 7,
             services: 5,
@@ -550,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_and_port_bytes_lie_where_they_are_read() {
+    fn slots_lie_where_they_are_read() {
         let mut cell = Cell::default();
         for slot in 0..SLOTS {
             write_slot(&mut cell, slot, 100 + slot);
@@ -562,16 +508,5 @@ mod tests {
                 100 + slot
             );
         }
-        let mut ports = alloc::vec![Cell::default(); PORT_CELLS as usize];
-        write_kinds(&mut ports, 443, Kinds(0x21));
-        assert_eq!(byte(&ports[443 / 64], 443 % 64), 0x21);
-        assert_eq!(
-            ports
-                .iter()
-                .flat_map(|cell| cell.0)
-                .filter(|&word| word != 0)
-                .count(),
-            1
-        );
     }
 }

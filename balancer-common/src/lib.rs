@@ -26,6 +26,7 @@ pub mod open;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;
+pub mod ports;
 pub mod table;
 pub mod tables;
 pub mod tuple;

@@ -19,6 +19,8 @@ pub struct Opening<F: Family> {
     pub tuple: Tuple<F>,
     /// The way that it came.
     pub back: Hop,
+    /// The kinds of listeners that its port may have: see [`crate::ports`].
+    pub kinds: u32,
     /// TCP's control bits; 0 for UDP.
     pub flags: u8,
     /// Whether it was VLAN-tagged.
@@ -53,7 +55,8 @@ pub fn plan<F: Family, T: Tables<F>>(
 ) -> Result<(), Exit> {
     let image = tables.image().ok_or(Pass::NoService)?;
     let interface = opening.back.interface();
-    let service = image::find(&image, &opening.tuple, interface).ok_or(Pass::NoService)?;
+    let service =
+        image::find(&image, &opening.tuple, interface, opening.kinds).ok_or(Pass::NoService)?;
     if !is_opening(opening.tuple.ports.protocol(), opening.flags) {
         return Err(Drop::NoConnection.into());
     }

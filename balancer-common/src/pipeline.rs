@@ -92,8 +92,13 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
     l2: L2,
     headers: &Headers<F>,
 ) -> Result<&'a Flow<F>, Exit> {
+    let kinds = tables.kinds(headers.tuple.ports);
+    if kinds == 0 {
+        return Err(Pass::NoService.into());
+    }
     tables.open(Opening {
         tuple: headers.tuple,
+        kinds,
         back: Hop::back(interface, packet.window(0).ok_or(Drop::Truncated)?),
         flags: headers.flags,
         tagged: l2.is_tagged(),

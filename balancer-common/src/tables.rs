@@ -6,6 +6,7 @@ use crate::hop::{Hop, Hops};
 use crate::image::Image;
 use crate::open::{self, Opening};
 use crate::pipeline;
+use crate::ports::Ports;
 use crate::table::Lines;
 use crate::table::enter::Connection;
 use crate::table::flow::Flow;
@@ -16,7 +17,7 @@ use crate::verdict::{Drop, Exit};
 /// The tables of one engine, for one address family: BPF maps in the XDP program, memory in user space.
 ///
 /// Any method may be called on several CPUs at once.
-pub trait Tables<F: Family>: Lines<F> + Hops + Sized {
+pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     /// One generation of the config.
     type Image: Image;
 

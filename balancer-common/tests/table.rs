@@ -25,7 +25,17 @@ struct Memory<F: Family> {
 
 impl<F: Family> Memory<F> {
     fn new(max_connections: u32, max_half_open: u32) -> Self {
-        let geometry = Geometry::new([11, 12], max_connections, max_half_open);
+        let geometry = Geometry::new(
+            [
+                0x9216_d5d9_8979_fb1b,
+                0xd131_0ba6_98df_b5ad,
+                0x2ffd_72db_d01a_dfb7,
+                0xb8e1_afed_6a26_7e97,
+                0xba7c_9045_f12c_7f99,
+            ],
+            max_connections,
+            max_half_open,
+        );
         Self {
             geometry,
             lines: (0..geometry.lines()).map(|_| Flow::default()).collect(),

@@ -36,7 +36,13 @@ impl Memory {
     fn with_homes(lines: usize, homes: u32) -> Arc<Self> {
         Arc::new(Self {
             geometry: Geometry {
-                seed: [1, 2],
+                keys: [
+                    0x9216_d5d9_8979_fb1b,
+                    0xd131_0ba6_98df_b5ad,
+                    0x2ffd_72db_d01a_dfb7,
+                    0xb8e1_afed_6a26_7e97,
+                    0xba7c_9045_f12c_7f99,
+                ],
                 homes,
                 overflows: 1,
                 max_connections: 2,

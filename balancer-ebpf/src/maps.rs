@@ -18,11 +18,12 @@ use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
     BackendStats, Globals, Identity, MAX_BACKENDS, MAX_SERVICES, Path, ServiceStats, Stats,
 };
-use balancer_common::family::{Family, V4, V6};
+use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS as HOP_CELLS, Hop, HopCell, Hops};
 use balancer_common::image::{Cell, Image};
 use balancer_common::open::{self, Opening};
 use balancer_common::pipeline;
+use balancer_common::ports::{PORT_WORDS, Ports};
 use balancer_common::table::enter::{self, Connection, Refused};
 use balancer_common::table::flow::Flow;
 use balancer_common::table::tick::Tick;
@@ -31,6 +32,7 @@ use balancer_common::table::{self, Geometry, Lines, Totals};
 use balancer_common::tables::Tables;
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Exit};
+use balancer_common::word::Word;
 
 use crate::packet::opaque;
 
@@ -48,6 +50,8 @@ static TOTALS: Shared<Totals, 2> = Shared::new();
 static HOPS: Shared<HopCell, { HOP_CELLS as usize }> = Shared::new();
 #[btf_map]
 static IMAGE: ArrayOfMaps<Cells, 1> = ArrayOfMaps::new();
+#[btf_map]
+static PORTS: Shared<Word, { PORT_WORDS as usize }> = Shared::new();
 #[btf_map]
 static GLOBALS: Array<Globals, 1> = Array::new();
 #[btf_map]
@@ -89,7 +93,7 @@ pub struct Scratch<F: Family> {
 
 /// [`balancer_common::abi::GEOMETRY`]: the same for both families.
 #[unsafe(no_mangle)]
-static GEOMETRY: Geometry = Geometry::new([0; 2], 0, 0);
+static GEOMETRY: Geometry = Geometry::new([0; KEYS], 0, 0);
 
 /// The maps of a family.
 pub trait FamilyMaps: Functions {
@@ -404,6 +408,13 @@ impl Hops for Maps {
     #[inline(always)]
     fn hop_cell(&self, number: u16) -> Option<&HopCell> {
         HOPS.get(number.into())
+    }
+}
+
+impl Ports for Maps {
+    #[inline(always)]
+    fn port_word(&self, index: u32) -> Option<&Word> {
+        PORTS.get(index)
     }
 }
 

@@ -9,8 +9,8 @@ mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use balancer::datapath::kernel::Sizes;
 use balancer::datapath::flows::FlowTable;
+use balancer::datapath::kernel::Sizes;
 use balancer_common::family::Family;
 use balancer_common::table::find;
 use balancer_common::verdict::Verdict;

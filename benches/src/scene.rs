@@ -103,7 +103,7 @@ impl Scene {
             connections,
             half_open: 1024,
         };
-        let mut memory = Memory::new(image, ids.len(), sizes)?;
+        let mut memory = Memory::new(image.clone(), ids.len(), sizes)?;
         for (path, service) in memory.paths.iter_mut().zip(&config.services) {
             let is_v4 = service.backends.iter().all(|b| b.address.is_ipv4());
             let source: IpAddr = if is_v4 {
@@ -124,7 +124,7 @@ impl Scene {
         let mut kernel = None;
         if with_kernel {
             let mut loaded = Kernel::load(sizes, Back::Transmit, None)?;
-            loaded.set_image(&memory.image)?;
+            loaded.set_image(&image)?;
             for (backend, path) in (0..).zip(&memory.paths) {
                 loaded.set_path(backend, *path)?;
             }

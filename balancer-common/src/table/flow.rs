@@ -235,7 +235,7 @@ impl<F: Family> Flow<F> {
     /// Whether it is the flow of a tuple.
     #[inline(always)]
     pub fn is_of(&self, tuple: &Tuple<F>) -> bool {
-        self.ports.get() & TUPLE == tuple.ports.0 && self.addresses.get() == tuple.addresses
+        self.ports.get() & TUPLE == tuple.ports.0 && self.addresses.is(&tuple.addresses)
     }
 
     /// The tuple of its packets.

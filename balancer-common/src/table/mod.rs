@@ -24,7 +24,7 @@ pub mod state;
 pub mod tick;
 pub mod touch;
 
-use crate::family::Family;
+use crate::family::{Family, KEYS};
 use crate::table::enter::{Connection, Refused};
 use crate::table::flow::Flow;
 use crate::tuple::Tuple;
@@ -37,8 +37,8 @@ pub const WINDOW: u32 = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Geometry {
-    /// The key of the hash: by chance, and the same as long as the table lives.
-    pub seed: [u64; 2],
+    /// The keys of the hash: odd numbers by chance, and the same as long as the table lives.
+    pub keys: [u64; KEYS],
     /// Lines that are homes.
     pub homes: u32,
     /// Overflow windows, each beginning a line after the one before.
@@ -53,7 +53,7 @@ impl Geometry {
     /// For so many connections: somewhat less than four lines each, a 32nd of them for overflow, so that about half
     /// the lines are in use at most. All connections find room, but for a chance that is nought for practice.
     #[must_use]
-    pub const fn new(seed: [u64; 2], max_connections: u32, max_half_open: u32) -> Self {
+    pub const fn new(keys: [u64; KEYS], max_connections: u32, max_half_open: u32) -> Self {
         let lines = if max_connections < 64 {
             256
         } else {
@@ -61,7 +61,7 @@ impl Geometry {
         };
         let overflows = lines / 32;
         Self {
-            seed,
+            keys,
             homes: lines - overflows - 2 * WINDOW,
             overflows,
             max_connections,
@@ -80,7 +80,7 @@ impl Geometry {
     #[must_use]
     pub fn home<F: Family>(&self, tuple: &Tuple<F>) -> u32 {
         // The upper half of the hash, scaled.
-        let hash = F::keyed_hash(tuple, self.seed);
+        let hash = F::keyed_hash(tuple, &self.keys);
         (((hash >> 32) * u64::from(self.homes)) >> 32) as u32
     }
 

@@ -258,16 +258,8 @@ impl Tables {
         let tables = vec![
             table("connections_v4", v4.count(), datapath.max_connections),
             table("connections_v6", v6.count(), datapath.max_connections),
-            table(
-                "half_open_v4",
-                v4.count_half_open(),
-                datapath.max_half_open,
-            ),
-            table(
-                "half_open_v6",
-                v6.count_half_open(),
-                datapath.max_half_open,
-            ),
+            table("half_open_v4", v4.count_half_open(), datapath.max_half_open),
+            table("half_open_v6", v6.count_half_open(), datapath.max_half_open),
         ];
         let counts = ConnectionCounts {
             current: v4.count() + v6.count(),

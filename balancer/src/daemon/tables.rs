@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use balancer_common::abi::Path;
-use balancer_common::image::Cell;
 use balancer_common::table::flow::Flow;
 
 use super::overrides::Overrides;
 use crate::config::Config;
 use crate::datapath::attach::attach;
-use crate::datapath::compile::{ServiceIds, compile};
+use crate::datapath::compile::{Image, ServiceIds, compile};
 use crate::datapath::flows::{Pass, now};
 use crate::datapath::hops::HopKeeper;
 use crate::datapath::ids::Ids;
@@ -173,7 +172,7 @@ impl Tables {
         ids: &[ServiceIds],
         overrides: &Overrides,
         generation: u32,
-    ) -> Result<Vec<Cell>, KernelError> {
+    ) -> Result<Image, KernelError> {
         let mut effective = Vec::with_capacity(ids.len());
         for (service, ids) in config.services.iter().zip(ids) {
             let mut resolved = Vec::with_capacity(ids.backends.len());

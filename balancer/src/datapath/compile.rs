@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use balancer_common::image::{
-    self, Backend, COLUMNS, Cell, Header, Kinds, ListenerKey, PORT_CELLS, PROBES, SLOTS, Scheduler,
-    SourceNat,
+    self, Backend, COLUMNS, Cell, Header, ListenerKey, PROBES, SLOTS, Scheduler, SourceNat,
 };
+use balancer_common::ports::{Kinds, PORT_WORDS};
 use balancer_common::wire::protocol;
 
 use super::schedule;
@@ -18,6 +18,15 @@ pub struct ServiceIds {
     pub service: u32,
     /// Its backends', in the order of the config.
     pub backends: Vec<u32>,
+}
+
+/// An image, and the ports of its listeners.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The cells.
+    pub cells: Vec<Cell>,
+    /// The words of the [table of ports](balancer_common::ports).
+    pub ports: Vec<u64>,
 }
 
 /// An address as 16 bytes in two words, IPv4 as IPv4-mapped: how records hold it.
@@ -53,9 +62,8 @@ pub fn compile(
     ids: &[ServiceIds],
     source_ports: config::PortRange,
     interface_index: impl Fn(&str) -> Option<u32>,
-) -> Vec<Cell> {
-    let ports_at = 1;
-    let mut ports = vec![Cell::default(); PORT_CELLS as usize];
+) -> Image {
+    let mut ports = vec![0; PORT_WORDS as usize];
     let mut listeners = Vec::new();
     for (index, service) in services.iter().enumerate() {
         let interface = match &service.interface {
@@ -77,7 +85,7 @@ pub fn compile(
             interface != 0,
         );
         for port in service.listen.ports.first..=service.listen.ports.last {
-            image::write_kinds(&mut ports, port, kinds);
+            kinds.add(&mut ports, port);
             listeners.push((
                 ListenerKey::new(address, port, ip_protocol, family, interface),
                 index as u32,
@@ -85,19 +93,17 @@ pub fn compile(
         }
     }
     let (listener_cells, listener_mask) = hash_table(&listeners);
-    let listeners_at = ports_at + PORT_CELLS;
+    let listeners_at = 1;
     let services_at = listeners_at + listener_cells.len() as u32;
 
     let header = Header {
         generation,
-        ports: ports_at,
         listeners: listeners_at,
         listener_mask,
         services: services_at,
         service_count: services.len() as u32,
     };
     let mut cells = vec![header.write()];
-    cells.append(&mut ports);
     cells.extend(listener_cells);
     cells.resize(cells.len() + services.len(), Cell::default());
     for (index, (service, ids)) in services.iter().zip(ids).enumerate() {
@@ -130,7 +136,7 @@ pub fn compile(
         }
         .write();
     }
-    cells
+    Image { cells, ports }
 }
 
 /// The number of a protocol in packets.

@@ -53,7 +53,10 @@ impl<F: Family> Connection<'_, F> {
     #[must_use]
     pub fn phase(&self) -> Phase {
         let state = self.original.meta().state();
-        Phase::of(state, self.reply.map_or(state, |reply| reply.meta().state()))
+        Phase::of(
+            state,
+            self.reply.map_or(state, |reply| reply.meta().state()),
+        )
     }
 
     /// When its last packet came, or a little before that: see [`PRECISION`].

@@ -12,11 +12,14 @@ use balancer_common::abi::{
     BackendStats, GEOMETRY, Globals, Identity, Path, REDIRECTS_BACK, SCHEMA, ServiceStats, Stats,
     map,
 };
-use balancer_common::family::{Family, V4, V6};
+use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS, HopCell};
 use balancer_common::image::Cell;
+use balancer_common::ports::PORT_WORDS;
 use balancer_common::table::Geometry;
+use balancer_common::word::Word;
 
+use super::compile::Image;
 use super::flows::FlowTable;
 use super::mapped::{self, Mapped};
 use super::raw::Record;
@@ -38,8 +41,8 @@ pub struct Sizes {
 impl Sizes {
     /// The shape of the flow tables.
     #[must_use]
-    pub fn geometry(self, seed: [u64; 2]) -> Geometry {
-        Geometry::new(seed, self.connections, self.half_open)
+    pub fn geometry(self, keys: [u64; KEYS]) -> Geometry {
+        Geometry::new(keys, self.connections, self.half_open)
     }
 }
 
@@ -94,6 +97,8 @@ pub struct Kernel {
     pub v6: FlowTable<V6>,
     /// The next hops of clients, by number.
     pub hops: Mapped<HopCell>,
+    /// The table of ports.
+    ports: Mapped<Word>,
     /// The current image, at 0.
     image: ArrayOfMaps<MapData, Array<MapData, Record<Cell>>>,
     /// What this process has put there.
@@ -130,12 +135,12 @@ impl Kernel {
     /// [`KernelError`]; what was pinned stays as it was.
     pub fn load(sizes: Sizes, back: Back, pins: Option<&FilePath>) -> Result<Self, KernelError> {
         let redirects_back = u8::from(back == Back::Redirect);
-        let seed = match pins {
-            Some(pins) => pinned_seed(&pins.join(map::GLOBALS))?,
+        let keys = match pins {
+            Some(pins) => pinned_keys(&pins.join(map::GLOBALS))?,
             None => None,
         };
-        let seed = seed.map_or_else(random, Ok)?;
-        let geometry = sizes.geometry(seed);
+        let keys = keys.map_or_else(random, Ok)?;
+        let geometry = sizes.geometry(keys);
         let shape = Record(geometry);
         let mut loader = EbpfLoader::new();
         loader
@@ -158,6 +163,7 @@ impl Kernel {
             v4: flow_table(&mut ebpf, geometry, map::FLOWS_V4, &totals)?,
             v6: flow_table(&mut ebpf, geometry, map::FLOWS_V6, &totals)?,
             hops,
+            ports: mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?,
             current: None,
             image: take(&mut ebpf, map::IMAGE)?.try_into()?,
             globals: take(&mut ebpf, map::GLOBALS)?.try_into()?,
@@ -170,7 +176,7 @@ impl Kernel {
             backends: take(&mut ebpf, map::BACKENDS)?.try_into()?,
             ebpf,
         };
-        kernel.check_schema(pins, seed)?;
+        kernel.check_schema(pins, keys)?;
         Ok(kernel)
     }
 
@@ -178,14 +184,14 @@ impl Kernel {
     fn check_schema(
         &mut self,
         pins: Option<&FilePath>,
-        seed: [u64; 2],
+        keys: [u64; KEYS],
     ) -> Result<(), KernelError> {
         let Record(globals) = self.globals.get(&0, 0)?;
         if globals == Globals::default() {
             let globals = Globals {
                 schema: SCHEMA.into(),
                 hop_generation: 1,
-                seed,
+                keys,
             };
             self.globals.set(0, Record(globals), 0)?;
         } else if globals.schema != u64::from(SCHEMA) {
@@ -210,14 +216,21 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError::Map`]; the old image stays.
-    pub fn set_image(&mut self, cells: &[Cell]) -> Result<(), KernelError> {
-        let mut array = Array::<_, Record<Cell>>::create(cells.len() as u32, INNER_MAP)?;
-        for (index, &cell) in (0..).zip(cells) {
+    pub fn set_image(&mut self, image: &Image) -> Result<(), KernelError> {
+        let mut array = Array::<_, Record<Cell>>::create(image.cells.len() as u32, INNER_MAP)?;
+        for (index, &cell) in (0..).zip(&image.cells) {
             if cell != Cell::default() {
                 array.set(index, Record(cell), 0)?;
             }
         }
+        for (word, &ports) in self.ports.iter().zip(&image.ports) {
+            word.set(word.get() | ports);
+        }
+        // The kernel waits here until no packet has the old image any more.
         self.image.set(0, &array, 0)?;
+        for (word, &ports) in self.ports.iter().zip(&image.ports) {
+            word.set(ports);
+        }
         self.current = Some(array);
         Ok(())
     }
@@ -337,22 +350,21 @@ impl Kernel {
     }
 }
 
-/// The seed of an earlier daemon's tables, if there are any.
-fn pinned_seed(globals: &FilePath) -> Result<Option<[u64; 2]>, KernelError> {
+/// The keys of an earlier daemon's tables, if there are any.
+fn pinned_keys(globals: &FilePath) -> Result<Option<[u64; KEYS]>, KernelError> {
     if !globals.exists() {
         return Ok(None);
     }
-    let globals: Array<_, Record<Globals>> =
-        Map::Array(MapData::from_pin(globals)?).try_into()?;
+    let globals: Array<_, Record<Globals>> = Map::Array(MapData::from_pin(globals)?).try_into()?;
     let Record(globals) = globals.get(&0, 0)?;
-    Ok((globals != Globals::default()).then_some(globals.seed))
+    Ok((globals != Globals::default()).then_some(globals.keys))
 }
 
-/// Chance.
-fn random() -> io::Result<[u64; 2]> {
-    let mut bytes = [[0; 8]; 2];
+/// Odd numbers by chance.
+fn random() -> io::Result<[u64; KEYS]> {
+    let mut bytes = [[0; 8]; KEYS];
     File::open("/dev/urandom")?.read_exact(bytes.as_flattened_mut())?;
-    Ok(bytes.map(u64::from_ne_bytes))
+    Ok(bytes.map(|bytes| u64::from_ne_bytes(bytes) | 1))
 }
 
 fn flow_table<F: Family>(

@@ -15,6 +15,7 @@ use balancer_common::family::Family;
 use balancer_common::hop::HopCell;
 use balancer_common::table::Totals;
 use balancer_common::table::flow::Flow;
+use balancer_common::word::Word;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A record that may be read and written from anywhere at any time.
@@ -25,6 +26,8 @@ pub unsafe trait Cell: Sync {}
 
 // SAFETY: words, of both families.
 unsafe impl<F: Family> Cell for Flow<F> {}
+// SAFETY: a word.
+unsafe impl Cell for Word {}
 // SAFETY: words.
 unsafe impl Cell for Totals {}
 // SAFETY: words.

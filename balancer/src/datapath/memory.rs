@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use balancer_common::abi::{BackendStats, Path, ServiceStats};
 use balancer_common::family::{Family, V4, V6};
 use balancer_common::hop::{HOPS, Hop, HopCell, Hops};
-use balancer_common::image::{Cell, Image};
+use balancer_common::image::{self, Cell};
+use balancer_common::ports::Ports;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::tick::Tick;
 use balancer_common::table::{Geometry, Lines, Totals};
 use balancer_common::tables::Tables;
 use balancer_common::verdict::Drop;
+use balancer_common::word::Word;
 use dashmap::DashMap;
 
+use super::compile::Image;
 use super::flows::FlowTable;
 use super::kernel::Sizes;
 use super::mapped::Mapped;
@@ -29,7 +32,9 @@ pub struct Memory {
     /// The next hops of clients, by number.
     pub hops: Mapped<HopCell>,
     /// The current image.
-    pub image: Arc<[Cell]>,
+    image: Arc<[Cell]>,
+    /// The table of ports.
+    ports: Vec<Word>,
     /// By backend id.
     pub paths: Vec<Path>,
     /// The way to any client; `None`: the kernel has no route.
@@ -53,13 +58,20 @@ impl Memory {
     ///
     /// # Errors
     /// There is not so much memory.
-    pub fn new(image: Vec<Cell>, ids: usize, sizes: Sizes) -> io::Result<Self> {
-        let geometry = sizes.geometry([1, 2]);
+    pub fn new(image: Image, ids: usize, sizes: Sizes) -> io::Result<Self> {
+        let geometry = sizes.geometry([
+            0x9216_d5d9_8979_fb1b,
+            0xd131_0ba6_98df_b5ad,
+            0x2ffd_72db_d01a_dfb7,
+            0xb8e1_afed_6a26_7e97,
+            0xba7c_9045_f12c_7f99,
+        ]);
         Ok(Self {
             v4: FlowTable::anonymous(geometry)?,
             v6: FlowTable::anonymous(geometry)?,
             hops: Mapped::anonymous(HOPS as usize)?,
-            image: image.into(),
+            image: image.cells.into(),
+            ports: image.ports.into_iter().map(Word::new).collect(),
             paths: vec![Path::default(); ids],
             route: None,
             hop_generation: AtomicU16::new(1),
@@ -69,6 +81,12 @@ impl Memory {
             backends: Mutex::new(vec![BackendStats::default(); ids]),
             services: Mutex::new(vec![ServiceStats::default(); ids]),
         })
+    }
+
+    /// Swaps in an image.
+    pub fn set_image(&mut self, image: Image) {
+        self.image = image.cells.into();
+        self.ports = image.ports.into_iter().map(Word::new).collect();
     }
 
     fn count(&self, backend: u32, change: impl FnOnce(&mut BackendStats)) {
@@ -101,7 +119,7 @@ impl InMemory for V6 {
 #[derive(Debug)]
 pub struct Generation(Arc<[Cell]>);
 
-impl Image for Generation {
+impl image::Image for Generation {
     fn cell(&self, index: u32) -> Option<&Cell> {
         self.0.get(index as usize)
     }
@@ -124,6 +142,12 @@ impl<F: InMemory> Lines<F> for Memory {
 impl Hops for Memory {
     fn hop_cell(&self, number: u16) -> Option<&HopCell> {
         self.hops.get(usize::from(number))
+    }
+}
+
+impl Ports for Memory {
+    fn port_word(&self, index: u32) -> Option<&Word> {
+        self.ports.get(index as usize)
     }
 }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
 use balancer_common::abi::map;
-use balancer_common::family::{V4, V6};
+use balancer_common::family::{KEYS, V4, V6};
 use balancer_common::hop::{HOPS, HopCell};
+use balancer_common::ports::PORT_WORDS;
 use balancer_common::table::Totals;
 use balancer_common::table::flow::Flow;
 use nix::fcntl::{Flock, FlockArg};
@@ -182,21 +183,12 @@ impl Pins {
     /// [`KernelError::Pinned`].
     pub fn check(&self, sizes: Sizes) -> Result<(), KernelError> {
         let size = |bytes: usize| bytes as u32;
-        let lines = sizes.geometry([0; 2]).lines();
+        let lines = sizes.geometry([0; KEYS]).lines();
         let expected = [
-            (
-                map::FLOWS_V4,
-                4,
-                size(size_of::<Flow<V4>>()),
-                lines,
-            ),
-            (
-                map::FLOWS_V6,
-                4,
-                size(size_of::<Flow<V6>>()),
-                lines,
-            ),
+            (map::FLOWS_V4, 4, size(size_of::<Flow<V4>>()), lines),
+            (map::FLOWS_V6, 4, size(size_of::<Flow<V6>>()), lines),
             (map::TOTALS, 4, size(size_of::<Totals>()), 2),
+            (map::PORTS, 4, 8, PORT_WORDS),
             (map::HOPS, 4, size(size_of::<HopCell>()), HOPS),
             (
                 map::GLOBALS,

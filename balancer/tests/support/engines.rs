@@ -6,14 +6,13 @@ use std::sync::atomic::Ordering;
 
 use aya::programs::{TestRun, TestRunOptions};
 use balancer::config::{self, Config};
-use balancer::datapath::compile::{ServiceIds, compile, words};
+use balancer::datapath::compile::{Image, ServiceIds, compile, words};
 use balancer::datapath::flows::FlowTable;
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::memory::Memory;
 use balancer_common::abi::{Identity, Path, Stats};
 use balancer_common::family::{Family, V4};
 use balancer_common::hop::{Hop, HopCell};
-use balancer_common::image::Cell;
 use balancer_common::pipeline::process;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::retire::{free, kill};
@@ -117,7 +116,7 @@ impl Engines {
     /// The engine in user space alone.
     pub fn in_memory(sizes: Sizes) -> Self {
         Self {
-            memory: Memory::new(Vec::new(), 0, sizes).unwrap(),
+            memory: Memory::new(Image::default(), 0, sizes).unwrap(),
             kernel: None,
             ids: Ids::default(),
             stats: Stats::default(),
@@ -147,7 +146,7 @@ impl Engines {
             first_backend: setting.first_backend,
             ..Ids::default()
         };
-        self.memory = Memory::new(Vec::new(), IDS as usize, self.sizes).unwrap();
+        self.memory = Memory::new(Image::default(), IDS as usize, self.sizes).unwrap();
         self.memory.route = setting.route;
         *self.memory.hop_generation.get_mut() = self.generation;
         if let Some(kernel) = &mut self.kernel {
@@ -188,16 +187,15 @@ impl Engines {
             .unwrap_or_else(|errors| panic!("{}: {errors:?}", self.about));
         let ids = self.ids.of(&config);
         let source_ports = config.datapath.source_ports;
-        let image: Vec<Cell> =
-            compile(1, &config.services, &ids, source_ports, |name| match name {
-                "eth0" => Some(CLIENT_SIDE),
-                "eth1" => Some(BACKEND_SIDE),
-                _ => None,
-            });
+        let image = compile(1, &config.services, &ids, source_ports, |name| match name {
+            "eth0" => Some(CLIENT_SIDE),
+            "eth1" => Some(BACKEND_SIDE),
+            _ => None,
+        });
         if let Some(kernel) = &mut self.kernel {
             kernel.set_image(&image).unwrap();
         }
-        self.memory.image = image.into();
+        self.memory.set_image(image);
     }
 
     /// Sets the way to every backend, as the daemon does before it lets flows ask again.
@@ -319,7 +317,10 @@ impl Engines {
     pub fn entered(&self) -> [usize; 2] {
         let (v4, v6) = (&self.memory.v4, &self.memory.v6);
         let half_open = v4.count_half_open() + v6.count_half_open() - 2 * self.occupied;
-        [visible(v4).count() + visible(v6).count(), half_open as usize]
+        [
+            visible(v4).count() + visible(v6).count(),
+            half_open as usize,
+        ]
     }
 
     /// What all flows have counted: packets and bytes of the original direction, then of the reply.
@@ -360,12 +361,7 @@ impl Engines {
     }
 
     /// The same tuples are entered, with the same records but for the times.
-    fn same_tables<F: Family>(
-        &self,
-        kernel: &Kernel,
-        theirs: &FlowTable<F>,
-        ours: &FlowTable<F>,
-    ) {
+    fn same_tables<F: Family>(&self, kernel: &Kernel, theirs: &FlowTable<F>, ours: &FlowTable<F>) {
         let about = &self.about;
         for flow in visible(theirs) {
             let tuple = flow.tuple();
@@ -377,9 +373,17 @@ impl Engines {
                 "{about}: flow {tuple:?}"
             );
         }
-        assert_eq!(visible(theirs).count(), visible(ours).count(), "{about}: flows");
+        assert_eq!(
+            visible(theirs).count(),
+            visible(ours).count(),
+            "{about}: flows"
+        );
         let counts = |table: &FlowTable<F>| (table.count(), table.count_half_open());
-        assert_eq!(counts(theirs), counts(ours), "{about}: connections, half-open ones");
+        assert_eq!(
+            counts(theirs),
+            counts(ours),
+            "{about}: connections, half-open ones"
+        );
     }
 }
 
@@ -425,7 +429,10 @@ fn clear<F: Family>(table: &mut FlowTable<F>) {
 }
 
 /// What is the same in a flow's record on both engines.
-fn record<F: Family>(flow: &Flow<F>, hops: &[HopCell]) -> impl PartialEq + std::fmt::Debug + use<F> {
+fn record<F: Family>(
+    flow: &Flow<F>,
+    hops: &[HopCell],
+) -> impl PartialEq + std::fmt::Debug + use<F> {
     // The next hop of an original is its backend's.
     let hop = flow
         .is_reply()

@@ -236,14 +236,12 @@ fn halves() -> Vec<Vector> {
         .counts(0, 1, [1, 40], [0, 0])
         .counts(1, 1, [2, 80], [1, 40])
         .leaves(2, 0),
-        established(
-            "without the original flow there is no connection for the backend either",
-        )
-        .forget(CLIENT, WEB_AT)
-        .client(tcp("A", CLIENT, WEB_AT), dropped(Drop::NoConnection))
-        .backend(tcp("A", ONE, BOX), passed(Pass::NoService))
-        .counts(0, 1, [2, 80], [1, 40])
-        .leaves(1, 0),
+        established("without the original flow there is no connection for the backend either")
+            .forget(CLIENT, WEB_AT)
+            .client(tcp("A", CLIENT, WEB_AT), dropped(Drop::NoConnection))
+            .backend(tcp("A", ONE, BOX), passed(Pass::NoService))
+            .counts(0, 1, [2, 80], [1, 40])
+            .leaves(1, 0),
     ]
 }
 

@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
         eprintln!("left out: the XDP program's part needs root");
     }
     let most = counts.iter().copied().max().unwrap_or(1);
-    let mut scene = Scene::new(most.max(65_536), is_root)?;
+    let mut scene = Scene::new((most + 1024).max(65_536), is_root)?;
     let cases = cases(&mut scene, &counts)?;
     let mut criterion = Criterion::default()
         .sample_size(20)

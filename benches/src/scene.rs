@@ -23,34 +23,30 @@ const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const BOX_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
-const CONFIG: &str = r#"
-[datapath]
-interfaces = ["lo"]
-[[service]]
-name = "v4"
-listen = "192.0.2.10:80"
-protocol = "tcp"
-  [[service.backend]]
-  address = "10.0.0.3:8080"
-[[service]]
-name = "v4-elsewhere"
-listen = "192.0.2.10:81"
-protocol = "tcp"
-  [[service.backend]]
-  address = "10.0.0.4:8080"
-[[service]]
-name = "v6"
-listen = "[2001:db8::10]:80"
-protocol = "tcp"
-  [[service.backend]]
-  address = "[2001:db8:1::3]:8080"
-[[service]]
-name = "v6-elsewhere"
-listen = "[2001:db8::10]:81"
-protocol = "tcp"
-  [[service.backend]]
-  address = "[2001:db8:1::4]:8080"
-"#;
+/// How many backends the services on port 80 have, and clients. A connection keeps its client's source port then: no two
+/// connections to a backend have the same.
+pub const BACKENDS: u32 = 64;
+/// Connections over a family, at most.
+pub const MOST: u32 = BACKENDS << 14;
+
+/// The services: on port 80 with [`BACKENDS`], and on port 81 with one elsewhere.
+fn services() -> String {
+    let service = |name: &str, listen: &str, network: &str, end: &str, port: u32, backends: u32| {
+        let service = format!(
+            "[[service]]\nname = \"{name}-{port}\"\nlisten = \"{listen}:{port}\"\nprotocol = \"tcp\"\n"
+        );
+        let backends = (2..2 + backends).map(|number| {
+            format!("[[service.backend]]\naddress = \"{network}{number}{end}:80{port}\"\n")
+        });
+        service + &backends.collect::<String>()
+    };
+    let mut text = String::from("[datapath]\ninterfaces = [\"lo\"]\n");
+    for (port, backends) in [(80, BACKENDS), (81, 1)] {
+        text += &service("v4", "192.0.2.10", "10.0.0.", "", port, backends);
+        text += &service("v6", "[2001:db8::10]", "[2001:db8:1::", "]", port, backends);
+    }
+    text
+}
 
 /// 4 or 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +83,14 @@ impl Scene {
     /// # Errors
     /// The program cannot be loaded.
     pub fn new(connections: u32, with_kernel: bool) -> anyhow::Result<Self> {
-        let config = config::parse("scene.toml", CONFIG)
+        let config = config::parse("scene.toml", &services())
             .map_err(|_| anyhow::anyhow!("the scene's config is wrong"))?;
-        // One backend a service, so their ids are the services'.
+        let mut backends = 0..;
         let ids: Vec<_> = (0..)
             .zip(&config.services)
-            .map(|(service, _)| ServiceIds {
-                service,
-                backends: vec![service],
+            .map(|(id, service)| ServiceIds {
+                service: id,
+                backends: backends.by_ref().take(service.backends.len()).collect(),
             })
             .collect();
         let ports = config.datapath.source_ports;
@@ -103,29 +99,14 @@ impl Scene {
             connections,
             half_open: 1024,
         };
-        let mut memory = Memory::new(image.clone(), ids.len(), sizes)?;
-        for (path, service) in memory.paths.iter_mut().zip(&config.services) {
-            let is_v4 = service.backends.iter().all(|b| b.address.is_ipv4());
-            let source: IpAddr = if is_v4 {
-                Ipv4Addr::new(10, 0, 0, 1).into()
-            } else {
-                Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1).into()
-            };
-            let interface = if service.listen.ports.first == 80 {
-                INGRESS
-            } else {
-                ELSEWHERE
-            };
-            *path = Path {
-                hop: Hop::new(interface, BACKEND_MAC, BOX_MAC),
-                source: words(source),
-            };
-        }
+        let paths: Vec<_> = config.services.iter().flat_map(paths).collect();
+        let mut memory = Memory::new(image.clone(), paths.len(), sizes)?;
+        memory.paths.clone_from(&paths);
         let mut kernel = None;
         if with_kernel {
             let mut loaded = Kernel::load(sizes, Back::Transmit, None)?;
             loaded.set_image(&image)?;
-            for (backend, path) in (0..).zip(&memory.paths) {
+            for (backend, path) in (0..).zip(&paths) {
                 loaded.set_path(backend, *path)?;
             }
             kernel = Some(loaded);
@@ -187,10 +168,35 @@ impl Scene {
     }
 }
 
+/// The ways to the backends of a service.
+fn paths(service: &config::Service) -> impl Iterator<Item = Path> + use<> {
+    let is_v4 = service.backends.iter().all(|b| b.address.is_ipv4());
+    let source: IpAddr = if is_v4 {
+        Ipv4Addr::new(10, 0, 0, 1).into()
+    } else {
+        Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1).into()
+    };
+    let interface = if service.listen.ports.first == 80 {
+        INGRESS
+    } else {
+        ELSEWHERE
+    };
+    let path = Path {
+        hop: Hop::new(interface, BACKEND_MAC, BOX_MAC),
+        source: words(source),
+    };
+    service
+        .backends
+        .iter()
+        .map(move |_| path)
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
 /// Client and service of the connection number `index`.
 fn ends(version: Version, port: u16, index: u32) -> (SocketAddr, SocketAddr) {
-    let client_port = 2000 + (index & 0x3fff) as u16;
-    let host = 1 + (index >> 14) as u16;
+    let client_port = 2000 + (index / BACKENDS) as u16;
+    let host = 1 + (index % BACKENDS) as u16;
     match version {
         Version::V4 => {
             let [high, low] = host.to_be_bytes();

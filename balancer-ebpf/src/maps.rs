@@ -199,7 +199,10 @@ macro_rules! functions {
 
         impl Functions for $family {
             #[inline(always)]
-            fn plan(opening: &Opening<Self>, connection: &mut Connection<Self>) -> Result<(), Exit> {
+            fn plan(
+                opening: &Opening<Self>,
+                connection: &mut Connection<Self>,
+            ) -> Result<(), Exit> {
                 Exit::decode(unknown($plan(opening, connection)))
             }
 

@@ -1,0 +1,504 @@
+//! Needs root.
+//!
+//! Two CPUs open, use and end the same connections through the compiled program while the daemon's own code removes them in
+//! another process, which is killed again and again in the middle of its work. Afterwards the table must be whole.
+//!
+//! `BALANCER_OPERATIONS` says how many packets.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path as FilePath;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use balancer::config::{self, Timeouts};
+use balancer::datapath::compile::{Image, ServiceIds, compile, words};
+use balancer::datapath::flows::{FlowTable, Pass, now};
+use balancer::datapath::kernel::{Back, Kernel, Sizes};
+use balancer_common::abi::Path;
+use balancer_common::family::Family;
+use balancer_common::hop::Hop;
+use balancer_common::table::flow::{Flow, Stage};
+use balancer_common::table::state::{Phase, State};
+use balancer_common::table::{Lines as _, find};
+use balancer_lab::Lab;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use support::frame::{tcp, udp};
+use support::{BACKEND_MAC, BOX_MAC};
+
+/// The interface that a test run pretends a frame came in by: `lo`.
+const INGRESS: u32 = 1;
+
+/// So small that packets run into each other, into the bounds, and into ports that are taken.
+const SIZES: Sizes = Sizes {
+    connections: 256,
+    half_open: 200,
+};
+const CLIENTS: u64 = 512;
+/// How many of them are at work at a time.
+const AT_WORK: u64 = 64;
+
+const CONFIG: &str = r#"
+[datapath]
+interfaces = ["lo"]
+source_ports = "40000-40127"
+[[service]]
+name = "tcp"
+listen = "192.0.2.10:80"
+protocol = "tcp"
+scheduler = "random"
+backend = [{ address = "10.0.0.2:8080" }, { address = "10.0.0.3:8080" }]
+[[service]]
+name = "udp"
+listen = "192.0.2.10:53"
+protocol = "udp"
+backend = [{ address = "10.0.0.4:5353" }]
+[[service]]
+name = "transparent"
+listen = "192.0.2.10:81"
+protocol = "tcp"
+source_nat = "none"
+backend = [{ address = "10.0.0.5:8080" }]
+[[service]]
+name = "tcp6"
+listen = "[2001:db8::10]:80"
+protocol = "tcp"
+backend = [{ address = "[2001:db8:1::2]:8080" }, { address = "[2001:db8:1::3]:8080" }]
+"#;
+
+/// How many backends there are.
+const BACKENDS: u32 = 6;
+
+fn image() -> Image {
+    let config = config::parse("stress.toml", CONFIG).unwrap();
+    let mut backends = 0..;
+    let ids: Vec<_> = (0..)
+        .zip(&config.services)
+        .map(|(id, service)| ServiceIds {
+            service: id,
+            backends: backends.by_ref().take(service.backends.len()).collect(),
+        })
+        .collect();
+    let ports = config.datapath.source_ports;
+    compile(1, &config.services, &ids, ports, |_| Some(INGRESS))
+}
+
+fn load(pins: &FilePath) -> Kernel {
+    let mut kernel = Kernel::load(SIZES, Back::Transmit, Some(pins)).unwrap();
+    for backend in 0..BACKENDS {
+        let source = if backend < 4 {
+            "10.0.0.1"
+        } else {
+            "2001:db8:1::1"
+        };
+        let path = Path {
+            hop: Hop::new(INGRESS, BACKEND_MAC, BOX_MAC),
+            source: words(source.parse().unwrap()),
+        };
+        kernel.set_path(backend, path).unwrap();
+    }
+    kernel.set_image(&image()).unwrap();
+    kernel
+}
+
+fn timeouts() -> Timeouts {
+    let timeout = Duration::from_millis(1);
+    Timeouts {
+        tcp_handshake: timeout,
+        tcp_established: timeout,
+        tcp_closing: timeout,
+        udp: timeout,
+        udp_stream: timeout,
+    }
+}
+
+/// `SplitMix64`.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % bound
+    }
+}
+
+/// The sweeper's process. It does nothing but for this test's own calls.
+#[test]
+fn sweeper() {
+    let Some(pins) = std::env::var_os("BALANCER_STRESS_SWEEPER") else {
+        return;
+    };
+    let mut kernel = load(FilePath::new(&pins));
+    println!("at work");
+    let mut chance = Chance(std::process::id().into());
+    // Its parent kills it; should that be gone, it ends by itself.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        let (mut v4, mut v6) = (Pass::default(), Pass::default());
+        let timeouts = timeouts();
+        while kernel.v4.look(&mut v4, &timeouts, now().unwrap()) {}
+        while kernel.v6.look(&mut v6, &timeouts, now().unwrap()) {}
+        kernel.grace().unwrap();
+        kernel.v4.free(&v4);
+        kernel.v6.free(&v6);
+        // Connections under traffic.
+        let backend = chance.below(u64::from(BACKENDS) * 2) as u32;
+        let (v4, v6) = (
+            kernel.v4.flush(|id| id == backend),
+            kernel.v6.flush(|id| id == backend),
+        );
+        kernel.grace().unwrap();
+        kernel.v4.free(&v4);
+        kernel.v6.free(&v6);
+    }
+}
+
+/// Starts it, and waits until it is at work.
+fn start_sweeper(pins: &FilePath) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sweeper", "--nocapture"])
+        .env("BALANCER_STRESS_SWEEPER", pins)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let said = lines.map(Result::unwrap).any(|line| line == "at work");
+    assert!(said, "the sweeper ended: {:?}", child.wait());
+    child
+}
+
+/// What a client sends, by what it is for.
+struct Frames {
+    opening: Vec<u8>,
+    more: Vec<u8>,
+    fin: Vec<u8>,
+    reset: Vec<u8>,
+}
+
+/// Address and port of a client tell which one it is, each on its own: parts of two flows would be seen.
+fn client(number: u64, is_v4: bool) -> SocketAddr {
+    let port = 2000 + number;
+    let address = if is_v4 {
+        format!("198.18.{}.{}:{port}", number >> 8, number & 255)
+    } else {
+        format!("[2001:db8:2::{number:x}]:{port}")
+    };
+    address.parse().unwrap()
+}
+
+fn frames(number: u64) -> Frames {
+    let service = [
+        "192.0.2.10:80",
+        "192.0.2.10:53",
+        "192.0.2.10:81",
+        "[2001:db8::10]:80",
+    ][number as usize % 4];
+    let from = client(number, number % 4 != 3).to_string();
+    if number % 4 == 1 {
+        let frame = udp(&from, service).payload(b"datagram").build();
+        return Frames {
+            opening: frame.clone(),
+            more: frame.clone(),
+            fin: frame.clone(),
+            reset: frame,
+        };
+    }
+    let frame = |flags| tcp(flags, &from, service).payload(b"data").build();
+    Frames {
+        opening: frame("S"),
+        more: frame("A"),
+        fin: frame("FA"),
+        reset: frame("R"),
+    }
+}
+
+/// Where the addresses, of what size, and the transport header are.
+fn layout(frame: &[u8]) -> (usize, usize, usize) {
+    if frame[12] == 8 {
+        (26, 4, 34)
+    } else {
+        (22, 16, 54)
+    }
+}
+
+/// The backend's answer to what was forwarded to it, with these TCP control bits.
+fn answer(forwarded: &[u8], flags: u8) -> Vec<u8> {
+    let mut frame = forwarded.to_vec();
+    let (addresses, size, l4) = layout(&frame);
+    frame[addresses..addresses + 2 * size].rotate_left(size);
+    frame[l4..l4 + 4].rotate_left(2);
+    frame[..12].rotate_left(6);
+    if protocol(&frame) == 6 {
+        // Data offset and control bits are a word of the checksum (RFC 1624).
+        let at = l4 + 12;
+        let old = u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let new = old & 0xff00 | u16::from(flags);
+        frame[at + 1] = flags;
+        let sum = u16::from_be_bytes([frame[l4 + 16], frame[l4 + 17]]);
+        let mut sum = u32::from(!sum) + u32::from(!old) + u32::from(new);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        frame[l4 + 16..l4 + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    }
+    frame
+}
+
+fn protocol(frame: &[u8]) -> u8 {
+    frame[if frame[12] == 8 { 23 } else { 20 }]
+}
+
+/// Asserts that a frame is whole: addresses and ports that belong together, and right checksums.
+fn check(frame: &[u8]) {
+    let headers = etherparse::PacketHeaders::from_ethernet_slice(frame).unwrap();
+    let payload = headers.payload.slice();
+    let (source, destination) = match &headers.net {
+        Some(etherparse::NetHeaders::Ipv4(ip, _)) => {
+            assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+            (ip.source.into(), ip.destination.into())
+        }
+        Some(etherparse::NetHeaders::Ipv6(ip, _)) => (
+            std::net::IpAddr::from(ip.source),
+            std::net::IpAddr::from(ip.destination),
+        ),
+        other => panic!("{other:?}"),
+    };
+    let (source_port, destination_port) = match (&headers.transport, &headers.net) {
+        (Some(etherparse::TransportHeader::Tcp(tcp)), Some(net)) => {
+            let sum = match net {
+                etherparse::NetHeaders::Ipv4(ip, _) => tcp.calc_checksum_ipv4(ip, payload),
+                etherparse::NetHeaders::Ipv6(ip, _) => tcp.calc_checksum_ipv6(ip, payload),
+                etherparse::NetHeaders::Arp(_) => unreachable!(),
+            };
+            assert_eq!(tcp.checksum, sum.unwrap(), "{frame:02x?}");
+            (tcp.source_port, tcp.destination_port)
+        }
+        (
+            Some(etherparse::TransportHeader::Udp(udp)),
+            Some(etherparse::NetHeaders::Ipv4(ip, _)),
+        ) => {
+            assert_eq!(udp.checksum, udp.calc_checksum_ipv4(ip, payload).unwrap());
+            (udp.source_port, udp.destination_port)
+        }
+        other => panic!("{other:?}"),
+    };
+    let is_client = |address, port: u16| {
+        let number = u64::from(port).wrapping_sub(2000);
+        number < CLIENTS && client(number, number % 4 != 3).ip() == address
+    };
+    let text = |address: std::net::IpAddr| address.to_string();
+    let to_backend = match destination_port {
+        8080 => {
+            (text(source) == "10.0.0.1" && ["10.0.0.2", "10.0.0.3"].contains(&&*text(destination)))
+                || (text(source) == "2001:db8:1::1"
+                    && ["2001:db8:1::2", "2001:db8:1::3"].contains(&&*text(destination)))
+                || (text(destination) == "10.0.0.5" && is_client(source, source_port))
+        }
+        5353 => text(source) == "10.0.0.1" && text(destination) == "10.0.0.4",
+        _ => false,
+    };
+    let to_client = match (&*text(source), source_port) {
+        ("192.0.2.10", 80 | 53 | 81) | ("2001:db8::10", 80) => {
+            let number = u64::from(destination_port).wrapping_sub(2000);
+            let port = [80, 53, 81, 80][number as usize % 4];
+            is_client(destination, destination_port) && source_port == port
+        }
+        _ => false,
+    };
+    assert!(
+        to_backend || to_client,
+        "{source}:{source_port} to {destination}:{destination_port}"
+    );
+}
+
+/// Runs the program on a frame. What it sends on is whole.
+fn run(program: &Xdp, frame: &[u8]) -> Option<Vec<u8>> {
+    const XDP_TX: u32 = 3;
+    let mut output = vec![0; frame.len()];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            ..TestRunOptions::default()
+        })
+        .unwrap();
+    (result.return_value == XDP_TX).then(|| {
+        check(&output);
+        output
+    })
+}
+
+/// Packets on one CPU, until `budget` are sent by all. Says how many were forwarded.
+fn send(program: &Xdp, cpu: usize, sent: &AtomicU64, budget: u64, all: &[Frames]) -> u64 {
+    const SYN_ACK: u8 = 0x12;
+    const ACK: u8 = 0x10;
+    const FIN_ACK: u8 = 0x11;
+    const RST: u8 = 0x04;
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
+    let mut chance = Chance(cpu as u64 + 1);
+    let mut forwarded = 0;
+    // What the backends got last from each client.
+    let mut got: Vec<Option<Vec<u8>>> = vec![None; CLIENTS as usize];
+    loop {
+        let number = sent.fetch_add(1, Ordering::Relaxed);
+        if number >= budget {
+            return forwarded;
+        }
+        // Who was at work for a while rests, until all others were.
+        let client = ((number / 4000 + chance.below(AT_WORK)) % CLIENTS) as usize;
+        let frames = &all[client];
+        let frame = match chance.below(16) {
+            0..3 => &frames.opening,
+            3..8 => &frames.more,
+            8 => &frames.fin,
+            9 => &frames.reset,
+            kind => {
+                let Some(last) = &got[client] else {
+                    continue;
+                };
+                let flags = match kind {
+                    10 | 11 => SYN_ACK,
+                    12 => FIN_ACK,
+                    13 if chance.below(4) == 0 => RST,
+                    _ => ACK,
+                };
+                forwarded += u64::from(run(program, &answer(last, flags)).is_some());
+                continue;
+            }
+        };
+        if let Some(output) = run(program, frame) {
+            forwarded += 1;
+            got[client] = Some(output);
+        }
+    }
+}
+
+/// What must hold when nobody is at work.
+fn check_table<F: Family>(table: &FlowTable<F>) {
+    let lines = || {
+        (0..table.geometry().lines())
+            .filter_map(|index| table.line(index))
+            .filter(|line| line.meta().is_visible())
+    };
+    let mut originals = 0;
+    let mut half_open = 0;
+    for flow in lines() {
+        let found = find(table, &flow.tuple()).unwrap();
+        assert!(std::ptr::eq(found, flow), "a tuple has one flow: {flow:?}");
+        let peer = find(table, &flow.peer()).unwrap_or_else(|| panic!("half: {flow:?}"));
+        assert_eq!(peer.peer(), flow.tuple());
+        assert_ne!(peer.is_reply(), flow.is_reply());
+        if !flow.is_reply() {
+            originals += 1;
+            let phase = Phase::of(flow.meta().state(), peer.meta().state());
+            let established = flow.meta().state().has(State::ESTABLISHED)
+                || peer.meta().state().has(State::ESTABLISHED);
+            half_open += u64::from(!established);
+            assert_eq!(phase == Phase::HalfOpen, !established);
+        }
+    }
+    assert_eq!(lines().count(), 2 * originals as usize);
+    assert_eq!(table.count(), originals, "connections");
+    assert_eq!(table.count_half_open(), half_open, "half-open ones");
+}
+
+fn is_free<F: Family>(table: &FlowTable<F>) -> bool {
+    let is_free = |flow: &Flow<F>| flow.meta().is(Stage::Free);
+    (0..table.geometry().lines()).all(|index| table.line(index).is_some_and(is_free))
+}
+
+#[test]
+fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
+    let Some(lab) = Lab::for_test("stress") else {
+        return;
+    };
+    let pins = lab.pin_path().unwrap();
+    std::fs::create_dir_all(&pins).unwrap();
+    let budget =
+        std::env::var("BALANCER_OPERATIONS").map_or(1_000_000, |text| text.parse().unwrap());
+    let all: Vec<_> = (0..CLIENTS).map(frames).collect();
+    let mut kernel = load(&pins);
+    let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let program: &Xdp = kernel.program().unwrap();
+    let (forwarded, kills) = thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let mut chance = Chance(7);
+            let mut kills = 0;
+            while !done.load(Ordering::Relaxed) {
+                let mut sweeper = start_sweeper(&pins);
+                thread::sleep(Duration::from_micros(chance.below(100_000)));
+                sweeper.kill().unwrap();
+                sweeper.wait().unwrap();
+                kills += 1;
+            }
+            kills
+        });
+        let senders: Vec<_> = [0, 1]
+            .map(|cpu| {
+                let (all, sent) = (&all, &sent);
+                scope.spawn(move || send(program, cpu, sent, budget, all))
+            })
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        let kills = killer.join().unwrap();
+        (senders.into_iter().map(Result::unwrap).sum::<u64>(), kills)
+    });
+    let stats = kernel.stats().unwrap();
+    println!(
+        "{budget} operations, {} packets, {forwarded} forwarded, {kills} kills of the sweeper",
+        stats.received()
+    );
+    drop(kernel);
+
+    // The next daemon: what the last one had begun is ended, and after a pass nothing is half.
+    let mut kernel = load(&pins);
+    let pass = |kernel: &mut Kernel, timeouts: &Timeouts| {
+        let (mut v4, mut v6) = (Pass::default(), Pass::default());
+        while kernel.v4.look(&mut v4, timeouts, now().unwrap()) {}
+        while kernel.v6.look(&mut v6, timeouts, now().unwrap()) {}
+        kernel.grace().unwrap();
+        kernel.v4.free(&v4);
+        kernel.v6.free(&v6);
+    };
+    let long = Timeouts {
+        tcp_handshake: Duration::from_hours(1),
+        tcp_established: Duration::from_hours(1),
+        tcp_closing: Duration::from_hours(1),
+        udp: Duration::from_hours(1),
+        udp_stream: Duration::from_hours(1),
+    };
+    thread::sleep(Duration::from_millis(200));
+    pass(&mut kernel, &long);
+    check_table(&kernel.v4);
+    check_table(&kernel.v6);
+    assert!(
+        kernel.v4.count() + kernel.v6.count() > 0,
+        "nothing was left to look at"
+    );
+    // And after some more there is nothing.
+    for _ in 0..3 {
+        pass(&mut kernel, &timeouts());
+    }
+    assert!(is_free(&kernel.v4) && is_free(&kernel.v6));
+    assert_eq!((kernel.v4.count(), kernel.v6.count()), (0, 0));
+    assert_eq!(kernel.v4.count_half_open(), 0);
+    assert!(
+        forwarded > budget / 10,
+        "{forwarded} of {budget} packets were forwarded"
+    );
+    assert!(kills > 0);
+}

@@ -17,7 +17,7 @@ use anyhow::{Context as _, ensure};
 use balancer::datapath::flows::FlowTable;
 use balancer::datapath::kernel::Kernel;
 use balancer::datapath::memory::Memory;
-use balancer_bench::net::{Sample, Samples, thread_time};
+use balancer_bench::net::{Sample, Samples, Summary, thread_time};
 use balancer_bench::scene::{Control, ELSEWHERE, INGRESS, Scene, Version, action, tcp};
 use balancer_bench::wrapper::Wrapper;
 use balancer_common::family::Family;
@@ -63,14 +63,19 @@ fn main() -> anyhow::Result<()> {
                 _ => continue,
             };
             if let Some(summary) = samples.summary() {
-                lines.push(format!(
-                    "{:26} {:8.1} {:8.1} {:10.1}",
-                    format!("{engine}/{}", case.name),
-                    summary.least,
-                    summary.median,
-                    summary.wrapper,
-                ));
+                lines.push(line(&format!("{engine}/{}", case.name), summary));
             }
+        }
+    }
+    if is_root {
+        for (version, name) in [
+            (Version::V4, "xdp/v4/new_udp"),
+            (Version::V6, "xdp/v6/new_tcp"),
+        ] {
+            let mut group = criterion.benchmark_group(name);
+            group.sampling_mode(SamplingMode::Flat);
+            let samples = new_flows(&mut group, version)?;
+            lines.extend(samples.summary().map(|summary| line(name, summary)));
         }
     }
     criterion.final_summary();
@@ -79,9 +84,54 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn line(name: &str, summary: Summary) -> String {
+    let Summary {
+        least,
+        median,
+        wrapper,
+    } = summary;
+    format!("{name:26} {least:8.1} {median:8.1} {wrapper:10.1}")
+}
+
+/// Measures first packets: each opens a connection, in a table that has room for it.
+fn new_flows(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    version: Version,
+) -> anyhow::Result<Samples> {
+    const CONNECTIONS: u32 = 65_536;
+    let mut scene = Scene::new(2 * CONNECTIONS, true)?;
+    let frames = Scene::first_packets(version, 0..CONNECTIONS);
+    let kernel = scene.kernel.as_mut().context("there is no kernel")?;
+    let fd = kernel.program()?.fd()?.try_clone()?;
+    let mut target = Wrapper::new(Some(&fd), version, &frames)?;
+    let mut reply = Wrapper::new(None, version, &frames)?;
+    sample(group, "65536", || {
+        let before = kernel.stats()?;
+        let gross = target.time(CONNECTIONS)?;
+        let forwarded = kernel.stats()?.verdicts[Verdict::Transmit.counter()]
+            - before.verdicts[Verdict::Transmit.counter()];
+        let entered = match version {
+            Version::V4 => kernel.v4.count(),
+            Version::V6 => kernel.v6.count(),
+        };
+        ensure!(
+            (forwarded, entered) == (CONNECTIONS.into(), CONNECTIONS.into()),
+            "{forwarded} packets were forwarded and {entered} connections entered"
+        );
+        kernel.v4.clear();
+        kernel.v6.clear();
+        Ok(Sample {
+            runs: CONNECTIONS,
+            gross,
+            wrapper: reply.time(CONNECTIONS)?,
+        })
+    })
+}
+
 /// How many connections to have packets of: `BALANCER_FLOWS`, numbers with commas.
 fn flow_counts() -> anyhow::Result<Vec<u32>> {
-    let text = std::env::var("BALANCER_FLOWS").unwrap_or_else(|_| "1,1024".to_owned());
+    let text =
+        std::env::var("BALANCER_FLOWS").unwrap_or_else(|_| "1,1024,131072,1048576".to_owned());
     text.split(',')
         .map(|count| count.trim().parse().context("BALANCER_FLOWS"))
         .collect()
@@ -91,10 +141,7 @@ fn cases(scene: &mut Scene, counts: &[u32]) -> anyhow::Result<Vec<Case>> {
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut cases = Vec::new();
     for (version, family) in [(Version::V4, "v4"), (Version::V6, "v6")] {
-        let mut connections = Vec::new();
-        for index in 0..most {
-            connections.push(scene.connect(version, 80, index)?);
-        }
+        let connections = scene.connect(version, 80, 0..most)?;
         for &count in counts {
             // Not in the order in which they were entered: their elements would lie in sequence in memory.
             let mut of_this: Vec<_> = connections.iter().take(count as usize).collect();
@@ -108,7 +155,7 @@ fn cases(scene: &mut Scene, counts: &[u32]) -> anyhow::Result<Vec<Case>> {
                 });
             }
         }
-        let [original, _] = scene.connect(version, 81, 0)?;
+        let [original, _] = scene.connect(version, 81, 0..1)?.remove(0);
         cases.push(Case {
             name: format!("{family}/redirect/1"),
             version,
@@ -166,7 +213,7 @@ fn in_kernel(
     prove(case, memory, kernel, &mut target)
         .with_context(|| format!("{} does not do what it says", case.name))?;
     let before = kernel.stats()?;
-    let samples = sample(group, case, || {
+    let samples = sample(group, &case.name, || {
         Ok(Sample {
             runs: RUNS,
             gross: target.time(RUNS)?,
@@ -260,7 +307,7 @@ fn in_user_space(
     case: &Case,
     memory: &Memory,
 ) -> anyhow::Result<Samples> {
-    sample(group, case, || {
+    sample(group, &case.name, || {
         Ok(Sample {
             runs: RUNS,
             gross: ring(&case.frames, |mut frame| {
@@ -291,12 +338,12 @@ fn ring<T>(frames: &[Vec<u8>], mut target: impl FnMut(&mut [u8]) -> T) -> anyhow
 /// Has criterion take samples of `run`, and keeps them.
 fn sample(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    case: &Case,
+    name: &str,
     mut run: impl FnMut() -> anyhow::Result<Sample>,
 ) -> anyhow::Result<Samples> {
     let mut samples = Samples::default();
     let mut failure = None;
-    group.bench_function(&case.name, |bencher| {
+    group.bench_function(name, |bencher| {
         bencher.iter_custom(|iterations| {
             let sample = run().unwrap_or_else(|error| {
                 failure.get_or_insert(error);

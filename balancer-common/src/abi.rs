@@ -7,11 +7,11 @@ use crate::verdict::VERDICTS;
 /// The version of everything that is pinned. A daemon that finds another one refuses; it never misreads.
 pub const SCHEMA: u32 = 2;
 
-/// How many services can have an id.
-pub const MAX_SERVICES: u32 = 4096;
+/// How many services can have an id: twice as many as a configuration may have, so that one may replace all of another.
+pub const MAX_SERVICES: u32 = 8192;
 
-/// How many backends can have an id.
-pub const MAX_BACKENDS: u32 = 16_384;
+/// How many backends can have an id: likewise.
+pub const MAX_BACKENDS: u32 = 32_768;
 
 /// The name of a constant of the object, a byte that the loader sets. Not 0: a frame is sent out of the interface that it
 /// came in by as out of any other, by a redirect. A veth wakes its peer for frames transmitted from within the program

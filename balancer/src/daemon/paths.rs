@@ -303,16 +303,24 @@ impl Follower {
         answer: oneshot::Sender<Result<(), PathError>>,
     ) -> Result<(), PathError> {
         let mut added = Vec::new();
+        let mut known: HashMap<IpAddr, Way> = HashMap::new();
         for target in &targets {
             if self.followed.contains_key(&target.backend) {
                 continue;
             }
-            match self.netlink.way(target.address).await {
+            let way = match known.get(&target.address) {
+                Some(&way) => Ok(way),
+                None => self.netlink.way(target.address).await,
+            };
+            match way {
                 Ok(Way::Local) => {
                     let _ = answer.send(Err(PathError::Local(target.address)));
                     return Ok(());
                 }
-                Ok(way) => added.push((*target, way)),
+                Ok(way) => {
+                    known.insert(target.address, way);
+                    added.push((*target, way));
+                }
                 Err(error) => {
                     let _ = answer.send(Err(error.into()));
                     return Ok(());
@@ -320,22 +328,24 @@ impl Follower {
             }
         }
         let backends: Vec<u32> = targets.iter().map(|target| target.backend).collect();
-        for &(target, way) in &added {
-            if way == Way::None {
-                tracing::warn!(backend = %target.address, "there is no route to a backend");
-            }
-            let backend = target.backend;
-            // Of an earlier daemon, or nothing.
-            let written = self
-                .tables
-                .with(move |tables| tables.kernel.path(backend))
-                .await?;
+        for (address, _) in known.iter().filter(|(_, way)| **way == Way::None) {
+            tracing::warn!(backend = %address, "there is no route to a backend");
+        }
+        // Of an earlier daemon, or nothing.
+        let written: Vec<Path> = {
+            let added: Vec<u32> = added.iter().map(|(target, _)| target.backend).collect();
+            let paths = move |tables: &mut Tables| -> Result<_, KernelError> {
+                added.iter().map(|&id| tables.kernel.path(id)).collect()
+            };
+            self.tables.with(paths).await?
+        };
+        for (&(target, way), written) in added.iter().zip(written) {
             let followed = Followed {
                 address: target.address,
                 way,
                 written,
             };
-            self.followed.insert(backend, followed);
+            self.followed.insert(target.backend, followed);
         }
         self.warn_of_other_interfaces(&added).await;
         let next_hops: HashSet<_> = added.iter().filter_map(|&(_, way)| hop_of(way)).collect();

@@ -62,6 +62,9 @@ fn one_line(error: &config::ConfigError) -> String {
     line
 }
 
+/// How many changes are told in the log, one by one; all of them stand in the answer to a request.
+const TOLD: usize = 50;
+
 /// What reloads.
 #[derive(Debug)]
 pub struct Reloader {
@@ -115,8 +118,11 @@ impl Reloader {
                 changes = reload.changes.len(),
                 "reloaded"
             );
-            for change in &reload.changes {
+            for change in reload.changes.iter().take(TOLD) {
                 tracing::info!("{change}");
+            }
+            if let Some(more @ 1..) = reload.changes.len().checked_sub(TOLD) {
+                tracing::info!("and {more} more changes");
             }
         } else {
             let error = reload.errors.join("\n");

@@ -119,15 +119,12 @@ impl Tables {
     /// # Errors
     /// [`KernelError`].
     pub fn name(&mut self, config: Config) -> Result<Named, KernelError> {
-        // What the configuration in effect uses is not given away before the next one is.
-        let configured: HashSet<u32> = backends(&self.service_ids).collect();
-        let ids = self
-            .ids
-            .assign(&mut self.kernel, &config.services, |kernel| {
-                let mut used = in_use(kernel);
-                used.extend(&configured);
-                Ok(used)
-            })?;
+        let ids = self.ids.assign(
+            &mut self.kernel,
+            &config.services,
+            &self.service_ids,
+            in_use,
+        )?;
         self.named = backends(&ids).collect();
         Ok(Named { config, ids })
     }

@@ -39,48 +39,52 @@ impl Ids {
         })
     }
 
-    /// The ids of services and their backends, in their order; new ones are written to the maps. `used` tells which
-    /// backend ids flows refer to; it is asked only when all ids are used up.
+    /// The ids of services and their backends, in their order; new ones are written to the maps. Those in effect are not
+    /// given away, nor are the backend ids that flows refer to, for which `flows` is asked only when no other is left.
     ///
     /// # Errors
-    /// [`KernelError`]; [`KernelError::NoIds`] when more backends are alive than there can be.
+    /// [`KernelError`]; [`KernelError::NoIds`] when more services or backends are alive than there can be.
     pub fn assign(
         &mut self,
         kernel: &mut Kernel,
         services: &[Service],
-        used: impl Fn(&Kernel) -> Result<HashSet<u32>, KernelError>,
+        in_effect: &[ServiceIds],
+        flows: impl Fn(&Kernel) -> HashSet<u32>,
     ) -> Result<Vec<ServiceIds>, KernelError> {
         let wanted: Vec<(Identity, Vec<Identity>)> = services
             .iter()
             .map(|service| (service_identity(service), backend_identities(service)))
             .collect();
-        let mut service_ids = HashSet::new();
-        let mut backend_ids = HashSet::new();
-        for (service, backends) in &wanted {
-            service_ids.extend(self.services.by_identity.get(service));
-            backend_ids.extend(
-                backends
-                    .iter()
-                    .filter_map(|backend| self.backends.by_identity.get(backend)),
-            );
-        }
+        let named = wanted.iter().map(|(service, _)| service);
+        let in_use = in_effect.iter().map(|ids| ids.service).collect();
+        let mut new_services = self.services.free(named, in_use, HashSet::new)?;
+        let named = wanted.iter().flat_map(|(_, backends)| backends);
+        let in_use = in_effect.iter().flat_map(|ids| &ids.backends).copied();
+        let mut new_backends = self
+            .backends
+            .free(named, in_use.collect(), || flows(kernel))?;
         let mut result = Vec::with_capacity(wanted.len());
         for (service, backends) in wanted {
-            let id = self.services.find(&service).map_or_else(
-                || {
-                    let id = self.services.free(&service_ids).ok_or(KernelError::NoIds)?;
+            let id = match self.services.find(&service) {
+                Some(id) => id,
+                None => {
+                    let id = new_services.pop().ok_or(KernelError::NoIds)?;
                     kernel.name_service(id, service)?;
                     self.services.set(id, service);
-                    Ok::<u32, KernelError>(id)
-                },
-                Ok,
-            )?;
-            service_ids.insert(id);
+                    id
+                }
+            };
             let mut ids = Vec::with_capacity(backends.len());
             for backend in backends {
-                let id = self.backend_id(kernel, backend, &backend_ids, &used)?;
-                backend_ids.insert(id);
-                ids.push(id);
+                ids.push(match self.backends.find(&backend) {
+                    Some(id) => id,
+                    None => {
+                        let id = new_backends.pop().ok_or(KernelError::NoIds)?;
+                        kernel.name_backend(id, backend)?;
+                        self.backends.set(id, backend);
+                        id
+                    }
+                });
             }
             result.push(ServiceIds {
                 service: id,
@@ -88,27 +92,6 @@ impl Ids {
             });
         }
         Ok(result)
-    }
-
-    fn backend_id(
-        &mut self,
-        kernel: &mut Kernel,
-        backend: Identity,
-        configured: &HashSet<u32>,
-        used: &impl Fn(&Kernel) -> Result<HashSet<u32>, KernelError>,
-    ) -> Result<u32, KernelError> {
-        if let Some(id) = self.backends.find(&backend) {
-            return Ok(id);
-        }
-        let mut id = self.backends.unused();
-        if id.is_none() {
-            let taken = used(kernel)?.union(configured).copied().collect();
-            id = self.backends.free(&taken);
-        }
-        let id = id.ok_or(KernelError::NoIds)?;
-        kernel.name_backend(id, backend)?;
-        self.backends.set(id, backend);
-        Ok(id)
     }
 
     /// Every backend id and what it stands for.
@@ -146,19 +129,39 @@ impl Table {
         self.by_identity.get(identity).copied()
     }
 
-    /// An id that was never given.
-    fn unused(&self) -> Option<u32> {
-        let index = self
-            .by_id
-            .iter()
-            .position(|identity| *identity == Identity::default())?;
-        Some(index as u32)
-    }
-
-    /// An id that was never given, else one that is not among `taken`.
-    fn free(&self, taken: &HashSet<u32>) -> Option<u32> {
-        self.unused()
-            .or_else(|| (0..self.by_id.len() as u32).find(|id| !taken.contains(id)))
+    /// As many ids as there are new ones among `named`, the one to be given first last: those that were never given, then
+    /// those that neither `named` nor `in_use` nor `more`, which is asked only then, has.
+    fn free<'a>(
+        &self,
+        named: impl Iterator<Item = &'a Identity>,
+        in_use: HashSet<u32>,
+        more: impl FnOnce() -> HashSet<u32>,
+    ) -> Result<Vec<u32>, KernelError> {
+        let mut taken = in_use;
+        let mut new = HashSet::new();
+        for identity in named {
+            match self.find(identity) {
+                Some(id) => {
+                    taken.insert(id);
+                }
+                None => {
+                    new.insert(identity);
+                }
+            }
+        }
+        let is_unused = |id: &u32| self.by_id[*id as usize] == Identity::default();
+        let all = 0..self.by_id.len() as u32;
+        let mut ids: Vec<u32> = all.clone().filter(is_unused).take(new.len()).collect();
+        if ids.len() < new.len() {
+            taken.extend(more());
+            let old = all.filter(|id| !is_unused(id) && !taken.contains(id));
+            ids.extend(old.take(new.len() - ids.len()));
+        }
+        if ids.len() < new.len() {
+            return Err(KernelError::NoIds);
+        }
+        ids.reverse();
+        Ok(ids)
     }
 
     fn set(&mut self, id: u32, identity: Identity) {

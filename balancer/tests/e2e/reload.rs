@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use balancer::control::document::{BackendState, ReloadDocument, ReloadResult};
 use balancer_lab::{KeepAlive, Nginx, Signal, TcpEcho, WebConfig, eventually};
@@ -64,6 +65,31 @@ fn connections_outlive_fifty_reloads() {
     let status = site.status();
     assert_eq!((status.generation, status.reload.succeeded), (51, 50));
     println!("{made} connections, 0 failed, over 50 reloads");
+}
+
+#[test]
+fn every_backend_of_a_large_configuration_is_replaced() {
+    const BACKENDS: u16 = 10_000;
+    let Some(mut site) = Site::new("large", Shape::Links, 1) else {
+        return;
+    };
+    let of = |first: u16| {
+        let ports = first..first + BACKENDS;
+        let backends: Vec<String> = ports
+            .map(|port| backend(&format!("10.0.1.3:{port}")))
+            .collect();
+        nth("192.0.2.10:80", &backends)
+    };
+    site.start(&of(1));
+    for first in [20_001, 40_001, 1] {
+        let start = Instant::now();
+        site.reload(&of(first));
+        println!("replaced in {:.1?}", start.elapsed());
+        let services = site.services();
+        assert_eq!(services[0].backends.len(), usize::from(BACKENDS));
+        assert_eq!(services[0].backends[0].address, format!("10.0.1.3:{first}"));
+    }
+    assert_eq!(site.status().generation, 4);
 }
 
 #[test]

@@ -11,12 +11,10 @@ use crate::tables::Tables;
 use crate::tuple::{PortsProtocol, Tuple};
 use crate::verdict::{Drop, Exit, Pass};
 
-/// A packet that no flow knows.
+/// A packet that no flow knows, beside its tuple.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Opening<F: Family> {
-    /// Its tuple.
-    pub tuple: Tuple<F>,
+pub struct Opening {
     /// The way that it came.
     pub back: Hop,
     /// The kinds of listeners that its port may have: see [`crate::ports`].
@@ -29,14 +27,14 @@ pub struct Opening<F: Family> {
     pub expired: bool,
 }
 
-/// Opens a connection if the packet is for a service; `connection` is room for it.
+/// Opens a connection if the packet is for a service; `connection` has its tuple, and room for the rest.
 ///
 /// # Errors
 /// What the packet gets instead. When another CPU opened the same connection meanwhile that is no error.
 #[inline(always)]
 pub fn open<F: Family, T: Tables<F>>(
     tables: &T,
-    opening: &Opening<F>,
+    opening: &Opening,
     connection: &mut Connection<F>,
 ) -> Result<(), Exit> {
     tables.plan(opening, connection)?;
@@ -50,14 +48,14 @@ pub fn open<F: Family, T: Tables<F>>(
 #[inline(always)]
 pub fn plan<F: Family, T: Tables<F>>(
     tables: &T,
-    opening: &Opening<F>,
+    opening: &Opening,
     connection: &mut Connection<F>,
 ) -> Result<(), Exit> {
     let image = tables.image().ok_or(Pass::NoService)?;
     let interface = opening.back.interface();
     let service =
-        image::find(&image, &opening.tuple, interface, opening.kinds).ok_or(Pass::NoService)?;
-    if !is_opening(opening.tuple.ports.protocol(), opening.flags) {
+        image::find(&image, &connection.tuple, interface, opening.kinds).ok_or(Pass::NoService)?;
+    if !is_opening(connection.tuple.ports.protocol(), opening.flags) {
         return Err(Drop::NoConnection.into());
     }
     // It will not be sent on, so it must not take a turn, a port and room: a traceroute to a service would.
@@ -76,7 +74,7 @@ fn plan_for<F: Family, T: Tables<F>>(
     tables: &T,
     image: &T::Image,
     service: &Service,
-    opening: &Opening<F>,
+    opening: &Opening,
     connection: &mut Connection<F>,
 ) -> Result<(), Drop> {
     let backend = image::choose(
@@ -90,7 +88,7 @@ fn plan_for<F: Family, T: Tables<F>>(
     if !path.hop.is_known() {
         return Err(Drop::NoNextHop);
     }
-    let Tuple { addresses, ports } = opening.tuple;
+    let Tuple { addresses, ports } = connection.tuple;
     let source_ports = match service.source_nat {
         SourceNat::None => SourcePorts::NONE,
         _ => SourcePorts {
@@ -112,23 +110,21 @@ fn plan_for<F: Family, T: Tables<F>>(
         0 => ports.destination(),
         port => port,
     };
-    *connection = Connection {
-        tuple: opening.tuple,
-        reply: Tuple {
-            addresses: F::pair(F::unmapped(backend.address), source),
-            ports: PortsProtocol::new(backend_port, port, ports.protocol()),
-        },
-        source_ports,
-        service: service.id as u16,
-        backend: backend.id as u16,
-        tagged: opening.tagged,
-        back: HopId {
-            number: hop::note(tables, &opening.back),
-            // Of none: the kernel is asked for the way to the client when the backend answers.
-            generation: tables.hop_generation().wrapping_sub(1),
-        },
-        now: tables.now(),
+    // One by one: a loop over bytes would copy the tuple, were it all written at once.
+    connection.reply = Tuple {
+        addresses: F::pair(F::unmapped(backend.address), source),
+        ports: PortsProtocol::new(backend_port, port, ports.protocol()),
     };
+    connection.source_ports = source_ports;
+    connection.service = service.id as u16;
+    connection.backend = backend.id as u16;
+    connection.tagged = opening.tagged;
+    connection.back = HopId {
+        number: hop::note(tables, &opening.back),
+        // Of none: the kernel is asked for the way to the client when the backend answers.
+        generation: tables.hop_generation().wrapping_sub(1),
+    };
+    connection.now = tables.now();
     Ok(())
 }
 

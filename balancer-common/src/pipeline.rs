@@ -96,14 +96,14 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
     if kinds == 0 {
         return Err(Pass::NoService.into());
     }
-    tables.open(Opening {
-        tuple: headers.tuple,
+    let opening = Opening {
         kinds,
         back: Hop::back(interface, packet.window(0).ok_or(Drop::Truncated)?),
         flags: headers.flags,
         tagged: l2.is_tagged(),
         expired: F::ttl(packet, headers.l3).ok_or(Drop::Truncated)? <= 1,
-    })?;
+    };
+    tables.open(headers.tuple, opening)?;
     Ok(find(tables, &headers.tuple).ok_or(Drop::NotReady)?)
 }
 

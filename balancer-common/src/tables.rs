@@ -12,6 +12,7 @@ use crate::table::enter::Connection;
 use crate::table::flow::Flow;
 use crate::table::tick::Tick;
 use crate::table::touch::{Touched, touch};
+use crate::tuple::Tuple;
 use crate::verdict::{Drop, Exit};
 
 /// The tables of one engine, for one address family: BPF maps in the XDP program, memory in user space.
@@ -54,9 +55,8 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     /// # Errors
     /// As there.
     #[inline(always)]
-    fn open(&self, opening: Opening<F>) -> Result<(), Exit> {
-        let mut room = Connection::of(opening.tuple);
-        open::open(self, &opening, &mut room)
+    fn open(&self, tuple: Tuple<F>, opening: Opening) -> Result<(), Exit> {
+        open::open(self, &opening, &mut Connection::of(tuple))
     }
 
     /// [`open::plan`].
@@ -64,7 +64,7 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     /// # Errors
     /// As there.
     #[inline(always)]
-    fn plan(&self, opening: &Opening<F>, connection: &mut Connection<F>) -> Result<(), Exit> {
+    fn plan(&self, opening: &Opening, connection: &mut Connection<F>) -> Result<(), Exit> {
         open::plan(self, opening, connection)
     }
 

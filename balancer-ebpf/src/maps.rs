@@ -87,7 +87,7 @@ pub struct Clock {
 /// What one packet needs for a moment and the stack of 512 bytes has no room for.
 #[repr(C)]
 pub struct Scratch<F: Family> {
-    opening: Opening<F>,
+    opening: Opening,
     connection: Connection<F>,
 }
 
@@ -114,10 +114,7 @@ macro_rules! functions {
     ($family:ident: $plan:ident, $enter:ident, $ask:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $plan(
-            opening: *const Opening<$family>,
-            connection: *mut Connection<$family>,
-        ) -> u32 {
+        extern "C" fn $plan(opening: *const Opening, connection: *mut Connection<$family>) -> u32 {
             // SAFETY: null, or what a caller of this program has as references.
             let arguments = unsafe { (opening.as_ref(), connection.as_mut()) };
             Exit::encode(match arguments {
@@ -199,10 +196,7 @@ macro_rules! functions {
 
         impl Functions for $family {
             #[inline(always)]
-            fn plan(
-                opening: &Opening<Self>,
-                connection: &mut Connection<Self>,
-            ) -> Result<(), Exit> {
+            fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit> {
                 Exit::decode(unknown($plan(opening, connection)))
             }
 
@@ -272,7 +266,7 @@ fn unknown(word: u32) -> u32 {
 /// A family's functions.
 pub trait Functions: Family {
     /// [`open::plan`].
-    fn plan(opening: &Opening<Self>, connection: &mut Connection<Self>) -> Result<(), Exit>;
+    fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit>;
     /// [`open::enter`].
     fn enter(connection: &mut Connection<Self>) -> Result<(), Exit>;
     /// [`pipeline::ask`].
@@ -539,19 +533,20 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn open(&self, opening: Opening<F>) -> Result<(), Exit> {
+    fn open(&self, tuple: Tuple<F>, opening: Opening) -> Result<(), Exit> {
         let scratch = F::scratch().ok_or(Drop::NotReady)?;
         // SAFETY: this CPU's own value, and nothing else uses it until this function ends. Any bits are a connection that
         // `plan` may write over.
         let (opening, connection) = unsafe {
             (&raw mut (*scratch).opening).write(opening);
+            (&raw mut (*scratch).connection.tuple).write(tuple);
             (&(*scratch).opening, &mut (*scratch).connection)
         };
         open::open(self, opening, connection)
     }
 
     #[inline(always)]
-    fn plan(&self, opening: &Opening<F>, connection: &mut Connection<F>) -> Result<(), Exit> {
+    fn plan(&self, opening: &Opening, connection: &mut Connection<F>) -> Result<(), Exit> {
         F::plan(opening, connection)
     }
 

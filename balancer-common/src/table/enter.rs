@@ -343,8 +343,13 @@ fn publish<F: Family>(
     reply.fill(answer, tuple, back);
     let forth = traits(false, connection.now.0);
     original.fill(tuple, answer, forth);
-    reply_home.home.add(bit(reply_place));
-    home.home.add(bit(place));
+    // Most flows are at home, which has no bit.
+    if reply_place > 0 {
+        reply_home.home.add(bit(reply_place));
+    }
+    if place > 0 {
+        home.home.add(bit(place));
+    }
     let live = Meta::new(Stage::Live, State(0), connection.now);
     reply.set_meta(live);
     original.set_meta(live);

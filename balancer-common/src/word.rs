@@ -156,15 +156,18 @@ mod inner {
                     Self($atomic::new(value))
                 }
 
+                #[inline(always)]
                 pub(super) fn get(&self) -> $number {
                     self.0.load(Ordering::Acquire)
                 }
 
+                #[inline(always)]
                 pub(super) fn set(&self, value: $number) {
                     step();
                     self.0.store(value, Ordering::Release);
                 }
 
+                #[inline(always)]
                 pub(super) fn replace(&self, old: $number, new: $number) -> bool {
                     step();
                     self.0
@@ -172,6 +175,7 @@ mod inner {
                         .is_ok()
                 }
 
+                #[inline(always)]
                 pub(super) fn add(&self, value: $number) -> $number {
                     step();
                     self.0.fetch_add(value, Ordering::SeqCst)

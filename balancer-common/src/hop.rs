@@ -88,6 +88,9 @@ pub struct HopCell {
     words: [Word; 2],
 }
 
+/// In the second word, where no interface index reaches: no more flows get this number.
+const CLOSED: u64 = (1_u64 << 63).to_le();
+
 impl HopCell {
     /// What it holds; not known when it holds nothing, or is just being filled.
     #[inline(always)]
@@ -95,12 +98,11 @@ impl HopCell {
         let [low, high] = &self.words;
         // In the other order they are written.
         let low = low.get();
-        Hop {
-            words: [low, if low == 0 { 0 } else { high.get() }],
-        }
+        let high = if low == 0 { 0 } else { high.get() & !CLOSED };
+        Hop { words: [low, high] }
     }
 
-    /// Fills it with `hop`, or finds that already in it. Says whether it holds it.
+    /// Fills it with `hop`, or finds that already in it. Says whether a flow may have its number for `hop`.
     #[inline(always)]
     fn hold(&self, hop: &Hop) -> bool {
         let [low, high] = &self.words;
@@ -110,35 +112,33 @@ impl HopCell {
             low.set(hop.words[0]);
             return true;
         }
-        *hop == self.get()
+        high.get() == hop.words[1] && low.get() == hop.words[0]
     }
 
-    /// Hides what it holds, but keeps the place. Gives what [`HopCell::restore`] needs. This and what follows is the
-    /// daemon's part.
-    pub fn reserve(&self) -> u64 {
-        let [low, _] = &self.words;
-        let word = low.get();
-        low.set(0);
-        word
-    }
-
-    /// Whether the place is kept and holds nothing; also for the moment in which a packet fills it.
-    pub fn is_reserved(&self) -> bool {
-        let [low, high] = &self.words;
-        low.get() == 0 && high.get() != 0
-    }
-
-    /// Shows again what it held.
-    pub fn restore(&self, word: u64) {
-        let [low, _] = &self.words;
-        low.replace(0, word);
-    }
-
-    /// Empties it, if it is [reserved](HopCell::is_reserved): no flow may have its number.
-    pub fn clear(&self) {
-        if self.is_reserved() {
-            self.words[1].set(0);
+    /// Gives no more flows its number; those that have it go on. This and what follows is the daemon's part.
+    pub fn close(&self) {
+        if !self.is_closed() {
+            self.words[1].add(CLOSED);
         }
+    }
+
+    /// Whether it gives no more flows its number.
+    pub fn is_closed(&self) -> bool {
+        self.words[1].get() & CLOSED != 0
+    }
+
+    /// Undoes [`HopCell::close`].
+    pub fn reopen(&self) {
+        if self.is_closed() {
+            self.words[1].add(CLOSED);
+        }
+    }
+
+    /// Empties it. It is closed, and no flow has its number.
+    pub fn clear(&self) {
+        let [low, high] = &self.words;
+        low.set(0);
+        high.set(0);
     }
 }
 

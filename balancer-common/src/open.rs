@@ -104,7 +104,7 @@ fn plan_for<F: Family, T: Tables<F>>(
     // The client's own port, if it is within bounds.
     let port = match ports.source() {
         port if source_ports.allow(port) => port,
-        _ => source_ports.any(tables.random()),
+        _ => source_ports.any(tables.random(), 0),
     };
     let backend_port = match backend.port {
         0 => ports.destination(),

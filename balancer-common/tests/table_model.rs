@@ -164,7 +164,7 @@ fn open(memory: &Memory, client: u32, port: u16, protocol: u8, now: u32) -> Resu
         },
         now: Tick(now),
     };
-    // The other one.
+    // The other one first.
     enter(memory, &mut connection, || 1 << 31)
 }
 

@@ -90,6 +90,13 @@ fn no_tuple_is_given_twice() {
 }
 
 #[test]
+fn every_port_is_found() {
+    properties::every_port_is_found(&mut engines(), |engines, interface, frame| {
+        engines.run_in_memory(interface, frame).1
+    });
+}
+
+#[test]
 fn random_gives_each_its_share() {
     properties::random_gives_each_its_share(&mut engines(), |engines, interface, frame| {
         engines.run_in_memory(interface, frame).1

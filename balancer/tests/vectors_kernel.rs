@@ -31,6 +31,7 @@ fn what_holds_of_many_frames_holds_in_the_kernel() {
         let run: properties::Run =
             |engines, interface, frame| engines.run_in_kernel(interface, frame).1;
         properties::no_tuple_is_given_twice(&mut engines, run);
+        properties::every_port_is_found(&mut engines, run);
         properties::random_gives_each_its_share(&mut engines, run);
     });
 }

@@ -15,8 +15,12 @@ use crate::table::tick::Tick;
 use crate::table::{self, Lines, PLACES, Totals, bit, find};
 use crate::tuple::Tuple;
 
-/// How many source ports are tried.
-pub const PORT_TRIES: u32 = 8;
+/// How many source ports are tried, beside the client's own.
+pub const PORT_TRIES: u32 = 64;
+
+/// The distance from one that is tried to the next. A prime, so that it has no divisor in common with a number of ports:
+/// of a range with fewer than [`PORT_TRIES`] each is tried.
+const PORT_STRIDE: u32 = 48_271;
 
 /// How often the removal of a reply is tried whose original is removed: it fails only against a packet of it. What is not
 /// removed is the daemon's business.
@@ -86,12 +90,19 @@ impl SourcePorts {
         self == Self::NONE || (port >= self.first && port <= self.last)
     }
 
-    /// One of them, by an even random number.
+    /// How many there are.
+    #[inline(always)]
+    const fn span(self) -> u32 {
+        (self.last - self.first) as u32 + 1
+    }
+
+    /// One of them, by an even random number; the one `further` in the order in which they are tried.
     #[inline(always)]
     #[must_use]
-    pub const fn any(self, random: u32) -> u16 {
-        let span = (self.last - self.first) as u64 + 1;
-        self.first + ((random as u64 * span) >> 32) as u16
+    pub const fn any(self, random: u32, further: u32) -> u16 {
+        let start = (random as u64 * self.span() as u64) >> 32;
+        let index = (start as u32 + further * PORT_STRIDE) % self.span();
+        self.first + index as u16
     }
 }
 
@@ -139,7 +150,7 @@ impl Refused {
     }
 }
 
-/// Enters a connection. When the destination port of its reply is taken others are tried, by even random numbers.
+/// Enters a connection. When the destination port of its reply is taken others are tried, from one by an even random number on.
 ///
 /// A connection of the same tuple that is closing makes room.
 ///
@@ -190,24 +201,21 @@ fn enter_counted<F: Family, L: Lines<F>>(
     random: impl Fn() -> u32,
 ) -> Result<(), Refused> {
     let place = lines.claim(home).ok_or(Refused::Full)?;
-    let mut refused = Refused::Taken;
-    for attempt in 0..PORT_TRIES {
-        if attempt > 0 {
-            if connection.source_ports == SourcePorts::NONE {
+    let mut result = lines.enter_pair(connection, place);
+    let is_other_wanted = |result| matches!(result, Err(Refused::Taken | Refused::Busy));
+    if is_other_wanted(result) && connection.source_ports != SourcePorts::NONE {
+        let (ports, random) = (connection.source_ports, random());
+        for attempt in 0..PORT_TRIES {
+            if !is_other_wanted(result) || attempt >= ports.span() {
                 break;
             }
-            let port = connection.source_ports.any(random());
-            connection.reply.ports = connection.reply.ports.to(port);
-        }
-        match lines.enter_pair(connection, place) {
-            Ok(()) => return Ok(()),
-            Err(other @ (Refused::Taken | Refused::Busy)) => refused = other,
-            Err(other) => {
-                refused = other;
-                break;
-            }
+            connection.reply.ports = connection.reply.ports.to(ports.any(random, attempt));
+            result = lines.enter_pair(connection, place);
         }
     }
+    let Err(refused) = result else {
+        return Ok(());
+    };
     let original = lines.line(lines.geometry().line(home, place));
     if let Some(original) = original {
         original.set_meta(Meta::new(Stage::Free, State(0), Tick(0)));

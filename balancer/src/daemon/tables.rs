@@ -295,8 +295,8 @@ impl Tables {
     pub fn free(&mut self, sweep: &Sweep) -> Result<Swept, KernelError> {
         let (v4, v6) = (&sweep.v4, &sweep.v6);
         let kernel = &mut self.kernel;
-        self.hops.retain(&kernel.hops, [&v4.hops, &v6.hops]);
-        if !v4.is_empty() || !v6.is_empty() {
+        let closed = self.hops.retain(&kernel.hops, [&v4.hops, &v6.hops]);
+        if closed || !v4.is_empty() || !v6.is_empty() {
             kernel.grace()?;
             kernel.v4.free(v4);
             kernel.v6.free(v6);

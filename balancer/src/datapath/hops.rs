@@ -1,41 +1,40 @@
 //! Next hops of clients that no flow has any more, given up so that others find a place.
 //!
-//! In two passes of the sweeper. What no flow had in the first is *reserved*: no packet takes it for its flow from then on,
-//! and no other next hop can have its number. A packet that had found it before may still have given its flow the number:
-//! if a flow has it in the second pass it is restored, else the place is free.
+//! In two passes of the sweeper. What no flow had in the first is *closed*: flows that have its number keep it, and no more
+//! flows get it. A packet that had found it before may still have given its flow the number, or a flow was entered behind
+//! the pass's back: if a flow has it in the second pass it is opened again, else the place is free.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use balancer_common::hop::HopCell;
 
 use super::flows::Numbers;
 
-/// The places that are reserved, and what was there.
+/// The places that were closed in the last pass.
 #[derive(Debug, Default)]
 pub struct HopKeeper {
-    reserved: HashMap<u16, u64>,
+    closed: HashSet<u16>,
 }
 
 impl HopKeeper {
-    /// Ends a pass over all flow tables, which has found these `used` numbers.
-    pub fn retain(&mut self, cells: &[HopCell], used: [&Numbers; 2]) {
+    /// Ends a pass over all flow tables, which has found these `used` numbers. Says whether places were closed: then a grace
+    /// period has to go by before the next pass begins.
+    pub fn retain(&mut self, cells: &[HopCell], used: [&Numbers; 2]) -> bool {
         let is_used = |number| used.iter().any(|used| used.has(number));
-        let mut reserved = HashMap::new();
+        let mut closed = HashSet::new();
         for (number, cell) in (0..).zip(cells).skip(1) {
-            match self.reserved.remove(&number) {
-                Some(word) if is_used(number) => cell.restore(word),
-                Some(_) => cell.clear(),
-                None if cell.is_reserved() => {
-                    // By a daemon that was killed; or a packet is just filling it, and it is restored in a moment.
-                    reserved.insert(number, 0);
-                }
-                None if cell.get().is_known() && !is_used(number) => {
-                    reserved.insert(number, cell.reserve());
-                }
-                None => {}
+            if is_used(number) {
+                cell.reopen();
+            } else if self.closed.contains(&number) {
+                cell.clear();
+            } else if cell.get().is_known() {
+                // If it is closed already, by a daemon that was killed, since when nobody knows.
+                cell.close();
+                closed.insert(number);
             }
         }
-        self.reserved = reserved;
+        self.closed = closed;
+        !self.closed.is_empty()
     }
 }
 
@@ -81,8 +80,8 @@ mod tests {
         for _ in 0..3 {
             keeper.retain(&cells.0, [&used(&[one]), &used(&[])]);
             assert_eq!(cells.hop(one), hop(1));
-            assert!(!cells.hop(two).is_known());
         }
+        assert!(!cells.hop(two).is_known());
         // The place is free again.
         assert_eq!(note(&cells, &hop(2)), two);
     }
@@ -92,12 +91,27 @@ mod tests {
         let cells = cells();
         let mut keeper = HopKeeper::default();
         let number = note(&cells, &hop(1));
+        assert!(keeper.retain(&cells.0, [&used(&[]), &used(&[])]));
+        // It loses nothing meanwhile, but no other flow gets the number.
+        assert_eq!(cells.hop(number), hop(1));
+        let other = note(&cells, &hop(1));
+        assert!(other != number && cells.hop(other) == hop(1));
+        assert!(keeper.retain(&cells.0, [&used(&[]), &used(&[number])]));
+        assert_eq!(cells.hop(number), hop(1));
+        assert_eq!(note(&cells, &hop(1)), number);
+    }
+
+    #[test]
+    fn what_a_killed_daemon_had_closed_is_given_up_by_the_next() {
+        let cells = cells();
+        let number = note(&cells, &hop(1));
+        HopKeeper::default().retain(&cells.0, [&used(&[]), &used(&[])]);
+        let mut keeper = HopKeeper::default();
+        keeper.retain(&cells.0, [&used(&[]), &used(&[])]);
+        assert_eq!(cells.hop(number), hop(1));
         keeper.retain(&cells.0, [&used(&[]), &used(&[])]);
         assert!(!cells.hop(number).is_known());
-        // Nobody else gets the place meanwhile.
-        assert_ne!(note(&cells, &hop(1)), number);
-        keeper.retain(&cells.0, [&used(&[]), &used(&[number])]);
-        assert_eq!(cells.hop(number), hop(1));
+        assert_eq!(note(&cells, &hop(1)), number);
     }
 
     #[test]

@@ -65,25 +65,23 @@ impl Ids {
             .free(named, in_use.collect(), || flows(kernel))?;
         let mut result = Vec::with_capacity(wanted.len());
         for (service, backends) in wanted {
-            let id = match self.services.find(&service) {
-                Some(id) => id,
-                None => {
-                    let id = new_services.pop().ok_or(KernelError::NoIds)?;
-                    kernel.name_service(id, service)?;
-                    self.services.set(id, service);
-                    id
-                }
+            let id = if let Some(id) = self.services.find(&service) {
+                id
+            } else {
+                let id = new_services.pop().ok_or(KernelError::NoIds)?;
+                kernel.name_service(id, service)?;
+                self.services.set(id, service);
+                id
             };
             let mut ids = Vec::with_capacity(backends.len());
             for backend in backends {
-                ids.push(match self.backends.find(&backend) {
-                    Some(id) => id,
-                    None => {
-                        let id = new_backends.pop().ok_or(KernelError::NoIds)?;
-                        kernel.name_backend(id, backend)?;
-                        self.backends.set(id, backend);
-                        id
-                    }
+                ids.push(if let Some(id) = self.backends.find(&backend) {
+                    id
+                } else {
+                    let id = new_backends.pop().ok_or(KernelError::NoIds)?;
+                    kernel.name_backend(id, backend)?;
+                    self.backends.set(id, backend);
+                    id
                 });
             }
             result.push(ServiceIds {

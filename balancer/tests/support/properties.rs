@@ -83,6 +83,33 @@ backend = [{ address = "10.0.0.3:8080" }, { address = "10.0.0.4:8080" }, { addre
     assert_eq!(kept, 3, "one client for each backend keeps its port");
 }
 
+/// A range of source ports, of which each is tried, is used to its last one.
+pub fn every_port_is_found(engines: &mut Engines, run: Run) {
+    const PORTS: usize = 60;
+    engines.about = String::from("every port is found");
+    engines.set_up(&Setting {
+        services: r#"
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+backend = [{ address = "10.0.0.3:8080" }]
+"#
+        .to_owned(),
+        datapath: "source_ports = \"3000-3059\"",
+        ..Setting::default()
+    });
+    let mut seen = HashSet::new();
+    for client in 1..=PORTS {
+        let syn = tcp("S", &format!("198.51.100.{client}:4000"), "192.0.2.10:80").build();
+        let output = run(engines, CLIENT_SIDE, &syn);
+        assert_ne!(output, syn, "client {client} of {PORTS} found no port");
+        seen.insert(ends(&output).0);
+    }
+    assert_eq!(seen.len(), PORTS);
+    let late = tcp("S", "198.51.100.99:4000", "192.0.2.10:80").build();
+    assert_eq!(run(engines, CLIENT_SIDE, &late), late, "there are no more");
+}
+
 /// Each backend gets its share, within what chance allows.
 pub fn random_gives_each_its_share(engines: &mut Engines, run: Run) {
     const CONNECTIONS: u32 = 1000;

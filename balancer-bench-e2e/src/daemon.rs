@@ -115,8 +115,7 @@ impl Daemon {
             .with_context(|| self.ctl.display().to_string())?;
         ensure!(
             output.status.success(),
-            "balancerctl {command}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
+            "balancerctl {command}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(serde_json::from_slice(&output.stdout)?)

@@ -1,4 +1,8 @@
 //! Measures balancerd end to end, beside its peers; `cargo xtask bench` builds the release and runs this.
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "counts, bytes and nanoseconds here are far below 2^53"
+)]
 
 mod contender;
 mod cpus;

@@ -39,11 +39,12 @@ fn draw(figure: &Figure, file: &Path) -> Result<(), Box<dyn std::error::Error>> 
         .y_label_area_size(70)
         .build_cartesian_2d(-0.5..groups.len() as f64 - 0.5, 0.0..top)?;
     let label = |at: &f64| {
-        let near = at.round();
-        let index = near as usize;
-        let known = groups.get(index).filter(|_| (at - near).abs() < 0.01);
+        let known = groups
+            .iter()
+            .enumerate()
+            .find(|(index, _)| (at - *index as f64).abs() < 0.01);
         match (known, &figure.parameter) {
-            (Some(at), Some(name)) => format!("{at} {name}"),
+            (Some((_, at)), Some(name)) => format!("{at} {name}"),
             _ => String::new(),
         }
     };

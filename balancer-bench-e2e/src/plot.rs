@@ -53,6 +53,11 @@ fn draw(figure: &Figure, file: &Path) -> Result<(), Box<dyn std::error::Error>> 
         .disable_x_mesh()
         .x_labels(2 * groups.len() + 1)
         .x_label_formatter(&label)
+        .y_label_formatter(&|value| {
+            let decimals = usize::from(top < 10.0);
+            format!("{value:.decimals$}")
+        })
+        .max_light_lines(1)
         .y_desc(&figure.unit)
         .draw()?;
     let width = GROUP / contenders.len() as f64;

@@ -17,18 +17,29 @@ const OPENING: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_millis(150);
 
 pub fn figures() -> Vec<Figure> {
-    vec![figure(
-        "rounds",
-        "A round trip through the box, both directions",
-        "ns",
-        Better::Less,
-        Some("flows"),
-    )]
+    vec![
+        figure(
+            "rounds",
+            "A round trip through the box, both directions",
+            "ns",
+            Better::Less,
+            Some("flows"),
+        ),
+        figure(
+            "two-way",
+            "Packets both ways through the box, on one CPU, far ends included",
+            "Mpps",
+            Better::More,
+            Some("flows"),
+        ),
+    ]
 }
 
 pub fn sample(bench: &Bench, contender: Contender) -> anyhow::Result<Vec<Value>> {
     let times = measure(bench, contender, Way::Round)?;
-    Ok(times.into_iter().map(|(at, time)| (0, at, time)).collect())
+    // A round is two packets.
+    let values = |(at, time)| [(0, at, time), (1, at, 2e3 / time)];
+    Ok(times.into_iter().flat_map(values).collect())
 }
 
 /// Nanoseconds a frame at each number of flows.

@@ -377,3 +377,28 @@ fn matched(contender: Contender, host: &Host) -> anyhow::Result<u64> {
         .context("no counter")?;
     count(words.next().context("no count")?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_of_iptables_counts_what_is_left_to_it() {
+        let rules = iptables(Task {
+            backends: 3,
+            service: Service::Web,
+        });
+        let start = "-A PREROUTING -d 192.0.2.10/32 -p tcp --dport 80";
+        let nth = |every| format!(" -m statistic --mode nth --every {every} --packet 0");
+        let to = |number| format!(" -j DNAT --to-destination 10.64.0.{number}:80");
+        let expected = [
+            "*nat".to_owned(),
+            format!("{start}{}{}", nth(3), to(1)),
+            format!("{start}{}{}", nth(2), to(2)),
+            format!("{start}{}", to(3)),
+            "-A POSTROUTING -o eth1 -j MASQUERADE".to_owned(),
+            "COMMIT".to_owned(),
+        ];
+        assert_eq!(rules.lines().collect::<Vec<_>>(), expected);
+    }
+}

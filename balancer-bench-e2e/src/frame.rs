@@ -76,3 +76,49 @@ fn bytes<const N: usize>(frame: &[u8], at: usize) -> anyhow::Result<[u8; N]> {
         .and_then(|rest| rest.first_chunk().copied())
         .context("a frame is too short")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+    const TO: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 10), 7000);
+
+    /// As the far end does.
+    fn remake(frame: &mut [u8], template: [u64; WORDS], [source, destination, port, udp]: Words) {
+        for (index, word) in template.iter().enumerate() {
+            frame[index * 8..][..8].copy_from_slice(&word.to_ne_bytes());
+        }
+        frame[24..26].copy_from_slice(&((port >> 16) as u16).to_ne_bytes());
+        frame[26..30].copy_from_slice(&source.to_ne_bytes());
+        frame[30..34].copy_from_slice(&destination.to_ne_bytes());
+        frame[34..36].copy_from_slice(&(port as u16).to_ne_bytes());
+        frame[40..42].copy_from_slice(&(udp as u16).to_ne_bytes());
+    }
+
+    #[test]
+    fn any_frame_is_remade_from_any_other() {
+        let frame = |index| Flow::new(index, TO).frame(MAC, MAC).unwrap();
+        let first = frame(0);
+        for index in [1, 1000, u32::from(plan::PORTS), 100_000] {
+            let wanted = frame(index);
+            let mut made = first.clone();
+            remake(
+                &mut made,
+                template(&first).unwrap(),
+                words(&wanted).unwrap(),
+            );
+            assert_eq!(made, wanted, "flow {index}");
+        }
+    }
+
+    #[test]
+    fn ports_repeat_only_at_another_client() {
+        let ports = u32::from(plan::PORTS);
+        let (first, again) = (Flow::new(0, TO).source, Flow::new(ports, TO).source);
+        assert_eq!(first.1, again.1);
+        assert_ne!(first.0, again.0);
+        let last = Flow::new(ports - 1, TO).source;
+        assert!(last.1 <= plan::SOURCE_PORTS.1, "{last:?}");
+    }
+}

@@ -3,6 +3,10 @@
     clippy::cast_precision_loss,
     reason = "counts, bytes and nanoseconds here are far below 2^53"
 )]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that unwraps in vain has failed")
+)]
 
 mod contender;
 mod cpus;

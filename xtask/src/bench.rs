@@ -1,9 +1,10 @@
 //! `cargo xtask bench`.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::test::privilege;
@@ -54,11 +55,7 @@ pub fn bench(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<()> {
     if !args.only.is_empty() {
         command.arg("--only").args(&args.only);
     }
-    // It hears Ctrl-C itself and takes everything away; this one waits for that.
-    ctrlc::set_handler(|| {})?;
-    let status = command
-        .status()
-        .with_context(|| command.get_program().to_string_lossy().into_owned())?;
-    ensure!(status.success(), "the benches failed: {status}");
-    Ok(())
+    // It takes this one's place: signals reach what has to take everything away.
+    let error = command.exec();
+    Err(error).with_context(|| command.get_program().to_string_lossy().into_owned())
 }

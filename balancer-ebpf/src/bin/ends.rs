@@ -235,7 +235,7 @@ fn ask(head: &Head, control: &Control, action: u32) -> u32 {
 #[inline(always)]
 fn send(device: u32) -> u32 {
     // SAFETY: takes numbers.
-    unsafe { bpf_redirect(device, 0) as u32 }
+    unsafe { bpf_redirect(device, 0).cast_unsigned() as u32 }
 }
 
 /// Whether a frame comes from and goes to where the frames of this measurement do.

@@ -35,6 +35,8 @@ pub struct WebConfig {
     pub large: u64,
     /// How fast `/large` is served, in bytes a second.
     pub limit_rate: Option<u64>,
+    /// Whether requests are logged, for `requests`. nginx alone can leave it.
+    pub log: bool,
 }
 
 impl Default for WebConfig {
@@ -44,6 +46,7 @@ impl Default for WebConfig {
             https: Vec::new(),
             large: 16 << 20,
             limit_rate: None,
+            log: true,
         }
     }
 }
@@ -185,6 +188,11 @@ fn configuration(host: &str, config: &WebConfig) -> String {
         listens += &listen(&config.https, " ssl");
         listens += "    ssl_certificate ../lab.crt;\n    ssl_certificate_key ../lab.key;\n";
     }
+    let log = if config.log {
+        format!("{LOG} lab")
+    } else {
+        "off".to_owned()
+    };
     let limit = config
         .limit_rate
         .map_or(String::new(), |rate| format!("limit_rate {rate};"));
@@ -200,7 +208,7 @@ events {{
 }}
 http {{
   log_format lab '$remote_addr $remote_port $status \"$request\"';
-  access_log {LOG} lab;
+  access_log {log};
   default_type text/plain;
   sendfile on;
   tcp_nodelay on;

@@ -1,5 +1,6 @@
 //! The project's own tasks, called as `cargo xtask`.
 
+mod bench;
 mod demo;
 mod lint;
 mod model;
@@ -13,7 +14,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{demo::DemoArgs, model::ModelArgs, test::TestArgs, workspace::Workspace};
+use crate::{
+    bench::BenchArgs, demo::DemoArgs, model::ModelArgs, test::TestArgs, workspace::Workspace,
+};
 
 /// The project's own tasks.
 #[derive(Debug, Parser)]
@@ -38,6 +41,8 @@ enum Task {
     Ci,
     /// Runs the flow table's code under a model checker
     Model(ModelArgs),
+    /// Measures the load balancer end to end, beside iptables, nft and plain routing
+    Bench(BenchArgs),
     /// Shows the load balancer at work, in network namespaces of its own
     Demo(DemoArgs),
 }
@@ -64,6 +69,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
             test::test(&workspace, &TestArgs::default())
         }
         Task::Model(args) => model::model(&workspace, args),
+        Task::Bench(args) => bench::bench(&workspace, args),
         Task::Demo(args) => demo::demo(&workspace, args),
     }
 }

@@ -1,4 +1,4 @@
-//! The programs that the demo and the end-to-end tests run.
+//! The programs that the demo, the end-to-end tests and the benches run.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Each program, and Debian's package for it.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
@@ -25,6 +25,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("wrk", "wrk"),
+    ("iptables-legacy", "iptables"),
+    ("nft", "nftables"),
     ("ps", "procps"),
 ];
 
@@ -60,7 +62,7 @@ pub fn ensure() -> anyhow::Result<()> {
     };
     let programs = programs.join(", ");
     step.left_out(&format!(
-        "the demo and the end-to-end tests lack {programs} ({why})"
+        "the demo, the end-to-end tests and the benches lack {programs} ({why})"
     ));
     Ok(())
 }

@@ -430,8 +430,18 @@ fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
         std::env::var("BALANCER_OPERATIONS").map_or(1_000_000, |text| text.parse().unwrap());
     let all: Vec<_> = (0..CLIENTS).map(frames).collect();
     let mut kernel = load(&pins);
-    let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let done = AtomicBool::new(false);
     let program: &Xdp = kernel.program().unwrap();
+    let send_all = |budget| -> u64 {
+        let sent = AtomicU64::new(0);
+        thread::scope(|scope| {
+            let senders = [0, 1].map(|cpu| {
+                let (all, sent) = (&all, &sent);
+                scope.spawn(move || send(program, cpu, sent, budget, all))
+            });
+            senders.map(|sender| sender.join().unwrap()).iter().sum()
+        })
+    };
     let (forwarded, kills) = thread::scope(|scope| {
         let killer = scope.spawn(|| {
             let mut chance = Chance(7);
@@ -445,18 +455,12 @@ fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
             }
             kills
         });
-        let senders: Vec<_> = [0, 1]
-            .map(|cpu| {
-                let (all, sent) = (&all, &sent);
-                scope.spawn(move || send(program, cpu, sent, budget, all))
-            })
-            .into_iter()
-            .map(thread::ScopedJoinHandle::join)
-            .collect();
+        let forwarded = send_all(budget);
         done.store(true, Ordering::Relaxed);
-        let kills = killer.join().unwrap();
-        (senders.into_iter().map(Result::unwrap).sum::<u64>(), kills)
+        (forwarded, killer.join().unwrap())
     });
+    // Some more without a sweeper, so that there is something to look at.
+    send_all(1000);
     let stats = kernel.stats().unwrap();
     println!(
         "{budget} operations, {} packets, {forwarded} forwarded, {kills} kills of the sweeper",

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Each program, and Debian's package for it.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
@@ -28,6 +28,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("iptables-legacy", "iptables"),
     ("nft", "nftables"),
     ("ps", "procps"),
+    ("shellcheck", "shellcheck"),
 ];
 
 /// The script that Debian's packages ask before they start a service.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use balancer::config::{self, Config};
+use balancer::config::{self, Config, FlowLookup};
 use balancer::daemon::tables::Tables;
 use balancer::datapath::compile::{ServiceIds, compile};
 use balancer::datapath::flows::{FlowTable, Pass};
@@ -105,6 +105,7 @@ fn table(now: Tick) -> anyhow::Result<FlowTable<V4>> {
     let sizes = Sizes {
         connections: FLOWS / 2,
         half_open: FLOWS / 2,
+        lookup: FlowLookup::Table,
     };
     let table = FlowTable::anonymous(sizes.geometry([
         0x9216_d5d9_8979_fb1b,
@@ -186,6 +187,7 @@ fn in_kernel(criterion: &mut Criterion, pins: &Arc<Pins>) -> anyhow::Result<()> 
     let sizes = Sizes {
         connections: 262_144,
         half_open: 65_536,
+        lookup: FlowLookup::Table,
     };
     for size in SIZES {
         // Each configuration replaces every backend of the one before; ids are given anew.

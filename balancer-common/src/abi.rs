@@ -5,7 +5,7 @@ use crate::hop::Hop;
 use crate::verdict::VERDICTS;
 
 /// The version of everything that is pinned. A daemon that finds another one refuses; it never misreads.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// How many services can have an id: twice as many as a configuration may have, so that one may replace all of another.
 pub const MAX_SERVICES: u32 = 8192;
@@ -21,12 +21,19 @@ pub const REDIRECTS_BACK: &str = "REDIRECTS_BACK";
 /// The name of another constant, the [`crate::table::Geometry`] of the flow tables.
 pub const GEOMETRY: &str = "GEOMETRY";
 
+/// The name of a third constant, a byte. Not 0: flows are found by the [index](crate::table::index).
+pub const INDEXED: &str = "INDEXED";
+
 /// The names of the maps, as in the object and under the pin path.
 pub mod map {
     /// The flow table of IPv4: [`crate::table::flow::Flow`] by line.
     pub const FLOWS_V4: &str = "FLOWS_V4";
     /// The flow table of IPv6.
     pub const FLOWS_V6: &str = "FLOWS_V6";
+    /// The [index](crate::table::index) of IPv4: lines by tuple.
+    pub const INDEX_V4: &str = "INDEX_V4";
+    /// The index of IPv6.
+    pub const INDEX_V6: &str = "INDEX_V6";
     /// [`crate::table::Totals`] of IPv4, then of IPv6.
     pub const TOTALS: &str = "TOTALS";
     /// [`crate::hop::HopCell`] by number.
@@ -52,9 +59,11 @@ pub mod map {
     /// [`super::Identity`] of backends by id; the program does not use it.
     pub const BACKENDS: &str = "BACKENDS";
     /// All of them.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 16] = [
         FLOWS_V4,
         FLOWS_V6,
+        INDEX_V4,
+        INDEX_V6,
         TOTALS,
         HOPS,
         IMAGE,

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use balancer_common::family::{Family, V4, V6};
 use balancer_common::table::enter::{Connection, Refused, SourcePorts, enter};
 use balancer_common::table::flow::{Flow, HopId, Stage};
+use balancer_common::table::index::Index;
 use balancer_common::table::retire::{condemn, free, kill, orphaned};
 use balancer_common::table::state::{Phase, State};
 use balancer_common::table::tick::Tick;
@@ -20,10 +22,42 @@ struct Memory<F: Family> {
     geometry: Geometry,
     lines: Vec<Flow<F>>,
     totals: Totals,
+    index: Option<Map<F>>,
 }
 
+/// An index.
+struct Map<F: Family>(Mutex<HashMap<(Tuple<F>, u64), u32>>);
+
+impl<F: Family> Index<F> for Map<F> {
+    fn get(&self, tuple: &Tuple<F>, slot: u64) -> Option<u32> {
+        self.0.lock().unwrap().get(&(*tuple, slot)).copied()
+    }
+
+    fn insert(&self, tuple: &Tuple<F>, slot: u64, line: u32) -> bool {
+        let (mut map, key) = (self.0.lock().unwrap(), (*tuple, slot));
+        let is_new = !map.contains_key(&key);
+        if is_new {
+            map.insert(key, line);
+        }
+        is_new
+    }
+
+    fn remove(&self, tuple: &Tuple<F>, slot: u64) {
+        self.0.lock().unwrap().remove(&(*tuple, slot)).unwrap();
+    }
+}
+
+/// How flows are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lookup {
+    Home,
+    Index,
+}
+
+const LOOKUPS: [Lookup; 2] = [Lookup::Home, Lookup::Index];
+
 impl<F: Family> Memory<F> {
-    fn new(max_connections: u32, max_half_open: u32) -> Self {
+    fn new(lookup: Lookup, max_connections: u32, max_half_open: u32) -> Self {
         let geometry = Geometry::new(
             [
                 0x9216_d5d9_8979_fb1b,
@@ -39,12 +73,25 @@ impl<F: Family> Memory<F> {
             geometry,
             lines: (0..geometry.lines()).map(|_| Flow::default()).collect(),
             totals: Totals::default(),
+            index: (lookup == Lookup::Index).then(|| Map(Mutex::default())),
         }
     }
 
     fn visible(&self) -> usize {
         let lines = self.lines.iter();
         lines.filter(|line| line.meta().is_visible()).count()
+    }
+
+    /// Each line that is in use has an entry, if there is an index, and no other has.
+    fn check_index(&self) {
+        let Some(Map(map)) = &self.index else {
+            return;
+        };
+        let mut indexed: Vec<_> = map.lock().unwrap().values().copied().collect();
+        indexed.sort_unstable();
+        let used = |index: &u32| !self.lines[*index as usize].meta().is(Stage::Free);
+        let used: Vec<_> = (0..self.geometry.lines()).filter(used).collect();
+        assert_eq!(indexed, used);
     }
 
     /// A whole pass of the daemon.
@@ -64,6 +111,12 @@ impl<F: Family> Memory<F> {
 }
 
 impl<F: Family> Lines<F> for Memory<F> {
+    type Index = Map<F>;
+
+    fn index(&self) -> Option<&Map<F>> {
+        self.index.as_ref()
+    }
+
     fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -148,9 +201,9 @@ impl Chance {
     }
 }
 
-fn random_operations<F: Numbered>(seed: u64) {
+fn random_operations<F: Numbered>(lookup: Lookup, seed: u64) {
     let (max, max_half) = (40, 25);
-    let memory = Memory::<F>::new(max, max_half);
+    let memory = Memory::<F>::new(lookup, max, max_half);
     let mut chance = Chance(seed);
     // Original tuple to reply tuple and whether it is established.
     let mut model: HashMap<Tuple<F>, (Tuple<F>, bool)> = HashMap::new();
@@ -221,21 +274,25 @@ fn random_operations<F: Numbered>(seed: u64) {
             .filter(|(_, established)| !established)
             .count();
         assert_eq!(memory.totals.half_open(), half as u64, "step {step}");
+        memory.check_index();
     }
 }
 
 #[test]
 fn random_operations_agree_with_a_model() {
     for seed in 0..4 {
-        random_operations::<V4>(seed);
-        random_operations::<V6>(seed);
+        for lookup in LOOKUPS {
+            random_operations::<V4>(lookup, seed);
+            random_operations::<V6>(lookup, seed);
+        }
     }
 }
 
 #[test]
 fn every_connection_finds_room_up_to_the_bound_and_no_further() {
-    for max in [1, 2, 3, 64, 1000, 50_000] {
-        let memory = Memory::<V4>::new(max, max);
+    let every = |lookup| [1, 2, 3, 64, 1000, 50_000].map(|max| (lookup, max));
+    for (lookup, max) in LOOKUPS.into_iter().flat_map(every) {
+        let memory = Memory::<V4>::new(lookup, max, max);
         for client in 0..max {
             let port = 1 + (client % 60_000) as u16;
             let reply = tuple(BACKEND + client / 60_000, BOX, (80, port), TCP);
@@ -261,7 +318,11 @@ fn every_connection_finds_room_up_to_the_bound_and_no_further() {
 
 #[test]
 fn a_syn_puts_a_new_connection_in_the_place_of_one_that_is_over() {
-    let memory = Memory::<V4>::new(10, 10);
+    LOOKUPS.into_iter().for_each(replaced);
+}
+
+fn replaced(lookup: Lookup) {
+    let memory = Memory::<V4>::new(lookup, 10, 10);
     let original = tuple(1, BOX, (4000, 80), TCP);
     open(&memory, original, 1000, 0).unwrap();
     let flow = find(&memory, &original).unwrap();
@@ -289,8 +350,10 @@ fn a_syn_puts_a_new_connection_in_the_place_of_one_that_is_over() {
     for _ in 0..2 {
         assert_eq!((memory.visible(), memory.totals.connections()), (2, 1));
         assert_eq!(memory.totals.half_open(), 1);
+        memory.check_index();
         memory.sweep(|_| false);
     }
+    memory.check_index();
     let free = |line: &&Flow<V4>| line.meta().is(Stage::Free);
     assert_eq!(
         memory.lines.iter().filter(free).count(),

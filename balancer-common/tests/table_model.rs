@@ -8,6 +8,7 @@
 use balancer_common::family::{Family, V4};
 use balancer_common::table::enter::{Connection, Refused, SourcePorts, enter};
 use balancer_common::table::flow::{Flow, HopId, Stage};
+use balancer_common::table::index::NoIndex;
 use balancer_common::table::retire::{Prospect, condemn, free, kill, orphaned, recover};
 use balancer_common::table::tick::Tick;
 use balancer_common::table::touch::{Touched, touch};
@@ -117,6 +118,8 @@ impl Memory {
 }
 
 impl Lines<V4> for Memory {
+    type Index = NoIndex;
+
     fn geometry(&self) -> &Geometry {
         &self.geometry
     }

@@ -8,9 +8,9 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::bindings::{
-    BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_fib_lookup as FibParameters, xdp_md,
+    BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_NOEXIST, bpf_fib_lookup as FibParameters, xdp_md,
 };
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
 };
@@ -26,6 +26,7 @@ use balancer_common::pipeline;
 use balancer_common::ports::{PORT_WORDS, Ports};
 use balancer_common::table::enter::{self, Connection, Refused};
 use balancer_common::table::flow::Flow;
+use balancer_common::table::index::{self, Index};
 use balancer_common::table::tick::Tick;
 use balancer_common::table::touch::{self, Touched};
 use balancer_common::table::{self, Geometry, Lines, Totals};
@@ -44,6 +45,10 @@ type Cells = Array<Cell, 1, { BPF_F_INNER_MAP as usize }>;
 static FLOWS_V4: Shared<Flow<V4>, 1> = Shared::new(); // set by the loader
 #[btf_map]
 static FLOWS_V6: Shared<Flow<V6>, 1> = Shared::new(); // set by the loader
+#[btf_map]
+static INDEX_V4: HashMap<Tuple<V4>, u32, 1> = HashMap::new(); // set by the loader
+#[btf_map]
+static INDEX_V6: HashMap<Tuple<V6>, u32, 1> = HashMap::new(); // set by the loader
 #[btf_map]
 static TOTALS: Shared<Totals, 2> = Shared::new();
 #[btf_map]
@@ -89,14 +94,21 @@ pub struct Clock {
 pub struct Scratch<F: Family> {
     opening: Opening,
     connection: Connection<F>,
+    key: Tuple<F>,
 }
 
 /// [`balancer_common::abi::GEOMETRY`]: the same for both families.
 #[unsafe(no_mangle)]
 static GEOMETRY: Geometry = Geometry::new([0; KEYS], 0, 0);
 
+/// [`balancer_common::abi::INDEXED`]. The verifier knows it when it sees the program, and cuts off the other branch.
+#[unsafe(no_mangle)]
+static INDEXED: u8 = 0;
+
 /// The maps of a family.
 pub trait FamilyMaps: Functions {
+    /// The index of the flow table.
+    fn index() -> &'static HashMap<Tuple<Self>, u32, 1>;
     /// A line of the flow table.
     fn line(index: u32) -> Option<&'static Flow<Self>>;
     /// The index of the table's totals.
@@ -292,6 +304,11 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 impl FamilyMaps for V4 {
+    #[inline(always)]
+    fn index() -> &'static HashMap<Tuple<V4>, u32, 1> {
+        &INDEX_V4
+    }
+
     const TOTALS: u32 = 0;
 
     #[inline(always)]
@@ -313,6 +330,11 @@ impl FamilyMaps for V4 {
 }
 
 impl FamilyMaps for V6 {
+    #[inline(always)]
+    fn index() -> &'static HashMap<Tuple<V6>, u32, 1> {
+        &INDEX_V6
+    }
+
     const TOTALS: u32 = 1;
 
     #[inline(always)]
@@ -361,7 +383,53 @@ pub struct Maps {
     pub context: *mut c_void,
 }
 
+/// The key of an entry of the index, where the stack has no room for it.
+#[inline(always)]
+fn key<F: FamilyMaps>(tuple: &Tuple<F>, slot: u64) -> Option<&'static Tuple<F>> {
+    let scratch = F::scratch()?;
+    // SAFETY: this CPU's own value; the key is used at once, and nothing else writes it meanwhile.
+    unsafe {
+        let key = &raw mut (*scratch).key;
+        key.write(Tuple {
+            addresses: tuple.addresses,
+            ports: index::key_ports(tuple.ports, slot),
+        });
+        Some(&*key)
+    }
+}
+
+impl<F: FamilyMaps> Index<F> for Maps {
+    #[inline(always)]
+    fn get(&self, tuple: &Tuple<F>, slot: u64) -> Option<u32> {
+        // SAFETY: an element may be used again while it is read: the line that it names then is looked at like any.
+        unsafe { F::index().get(key(tuple, slot)?).copied() }
+    }
+
+    #[inline(always)]
+    fn insert(&self, tuple: &Tuple<F>, slot: u64, line: u32) -> bool {
+        let insert = |key| F::index().insert(key, line, BPF_NOEXIST.into()).is_ok();
+        key(tuple, slot).is_some_and(insert)
+    }
+
+    #[inline(always)]
+    fn remove(&self, tuple: &Tuple<F>, slot: u64) {
+        if let Some(key) = key(tuple, slot) {
+            // There is one.
+            let _ = F::index().remove(key);
+        }
+    }
+}
+
 impl<F: FamilyMaps> Lines<F> for Maps {
+    type Index = Self;
+
+    #[inline(always)]
+    fn index(&self) -> Option<&Self> {
+        // SAFETY: a static; volatile, since the compiler must not take what stands there for what the loader puts there.
+        let is_indexed = unsafe { (&raw const INDEXED).read_volatile() != 0 };
+        is_indexed.then_some(self)
+    }
+
     #[inline(always)]
     fn geometry(&self) -> &Geometry {
         let geometry = opaque((&raw const GEOMETRY).addr()) as *const Geometry;

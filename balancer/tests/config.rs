@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use balancer::config::{
-    Backend, Config, ConfigError, ConfigErrors, Daemon, Datapath, Listen, OnExit, PortRange,
-    Protocol, Rendering, Scheduler, Service, Share, SourceNat, Timeouts, XdpMode, parse, schema,
+    Backend, Config, ConfigError, ConfigErrors, Daemon, Datapath, FlowLookup, Listen, OnExit,
+    PortRange, Protocol, Rendering, Scheduler, Service, Share, SourceNat, Timeouts, XdpMode, parse,
+    schema,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -51,6 +52,7 @@ fn defaults(interfaces: &[&str], services: Vec<Service>) -> Config {
             max_connections: 262_144,
             max_half_open: 65_536,
             source_ports: ports(1024, 32_767),
+            flow_lookup: FlowLookup::Table,
         },
         timeouts: Timeouts {
             tcp_handshake: Duration::from_secs(30),

@@ -9,6 +9,7 @@ mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use balancer::config::FlowLookup;
 use balancer::datapath::flows::FlowTable;
 use balancer::datapath::kernel::Sizes;
 use balancer_common::family::Family;
@@ -258,6 +259,7 @@ fn both_engines_do_the_same() {
         let mut engines = Engines::both(Sizes {
             connections: 65_536,
             half_open: 65_536,
+            lookup: FlowLookup::Table,
         });
         engines.set_up(&Setting {
             services: SERVICES.to_owned(),

@@ -17,17 +17,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aya::maps::{HashMap, Map, MapData};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use balancer::config::{self, Timeouts};
+use balancer::config::{self, FlowLookup, Timeouts};
 use balancer::datapath::compile::{Image, ServiceIds, compile, words};
 use balancer::datapath::flows::{FlowTable, Pass, now};
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
-use balancer_common::abi::Path;
+use balancer::datapath::raw::Record;
+use balancer_common::abi::{Path, map};
 use balancer_common::family::Family;
 use balancer_common::hop::Hop;
 use balancer_common::table::flow::{Flow, Stage};
 use balancer_common::table::state::{Phase, State};
 use balancer_common::table::{Lines as _, find};
+use balancer_common::tuple::Tuple;
 use balancer_lab::Lab;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -38,10 +41,13 @@ use support::{BACKEND_MAC, BOX_MAC};
 const INGRESS: u32 = 1;
 
 /// So small that packets run into each other, into the bounds, and into ports that are taken.
-const SIZES: Sizes = Sizes {
-    connections: 256,
-    half_open: 200,
-};
+const fn sizes(lookup: FlowLookup) -> Sizes {
+    Sizes {
+        connections: 256,
+        half_open: 200,
+        lookup,
+    }
+}
 const CLIENTS: u64 = 512;
 /// How many of them are at work at a time.
 const AT_WORK: u64 = 64;
@@ -91,8 +97,8 @@ fn image() -> Image {
     compile(1, &config.services, &ids, ports, |_| Some(INGRESS))
 }
 
-fn load(pins: &FilePath) -> Kernel {
-    let mut kernel = Kernel::load(SIZES, Back::Transmit, Some(pins)).unwrap();
+fn load(lookup: FlowLookup, pins: &FilePath) -> Kernel {
+    let mut kernel = Kernel::load(sizes(lookup), Back::Transmit, Some(pins)).unwrap();
     for backend in 0..BACKENDS {
         let source = if backend < 4 {
             "10.0.0.1"
@@ -139,7 +145,11 @@ fn sweeper() {
     let Some(pins) = std::env::var_os("BALANCER_STRESS_SWEEPER") else {
         return;
     };
-    let mut kernel = load(FilePath::new(&pins));
+    let lookup = match std::env::var("BALANCER_STRESS_LOOKUP").unwrap().as_str() {
+        "hash" => FlowLookup::Hash,
+        _ => FlowLookup::Table,
+    };
+    let mut kernel = load(lookup, FilePath::new(&pins));
     println!("at work");
     let mut chance = Chance(std::process::id().into());
     // Its parent kills it; should that be gone, it ends by itself.
@@ -165,10 +175,15 @@ fn sweeper() {
 }
 
 /// Starts it, and waits until it is at work.
-fn start_sweeper(pins: &FilePath) -> Child {
+fn start_sweeper(lookup: FlowLookup, pins: &FilePath) -> Child {
+    let word = match lookup {
+        FlowLookup::Table => "table",
+        FlowLookup::Hash => "hash",
+    };
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "sweeper", "--nocapture"])
         .env("BALANCER_STRESS_SWEEPER", pins)
+        .env("BALANCER_STRESS_LOOKUP", word)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -414,6 +429,22 @@ fn check_table<F: Family>(table: &FlowTable<F>) {
     assert_eq!(table.count_half_open(), half_open, "half-open ones");
 }
 
+/// Where there is an index it has an entry for each line that is in use, and no other.
+fn check_index<F: Family>(lookup: FlowLookup, pins: &FilePath, name: &str, table: &FlowTable<F>) {
+    type Index<F> = HashMap<MapData, Record<Tuple<F>>, u32>;
+    if lookup == FlowLookup::Table {
+        assert!(table.index().is_none());
+        return;
+    }
+    let map = Map::HashMap(MapData::from_pin(pins.join(name)).unwrap());
+    let entries = Index::<F>::try_from(map).unwrap();
+    let mut indexed: Vec<_> = entries.iter().map(|entry| entry.unwrap().1).collect();
+    indexed.sort_unstable();
+    let used = |index: &u32| !table.line(*index).unwrap().meta().is(Stage::Free);
+    let used: Vec<_> = (0..table.geometry().lines()).filter(used).collect();
+    assert_eq!(indexed, used);
+}
+
 fn is_free<F: Family>(table: &FlowTable<F>) -> bool {
     let is_free = |flow: &Flow<F>| flow.meta().is(Stage::Free);
     (0..table.geometry().lines()).all(|index| table.line(index).is_some_and(is_free))
@@ -421,15 +452,20 @@ fn is_free<F: Family>(table: &FlowTable<F>) -> bool {
 
 #[test]
 fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
-    let Some(lab) = Lab::for_test("stress") else {
-        return;
-    };
+    for lookup in [FlowLookup::Table, FlowLookup::Hash] {
+        if let Some(lab) = Lab::for_test("stress") {
+            storm(&lab, lookup);
+        }
+    }
+}
+
+fn storm(lab: &Lab, lookup: FlowLookup) {
     let pins = lab.pin_path().unwrap();
     std::fs::create_dir_all(&pins).unwrap();
     let budget =
         std::env::var("BALANCER_OPERATIONS").map_or(1_000_000, |text| text.parse().unwrap());
     let all: Vec<_> = (0..CLIENTS).map(frames).collect();
-    let mut kernel = load(&pins);
+    let mut kernel = load(lookup, &pins);
     let done = AtomicBool::new(false);
     let program: &Xdp = kernel.program().unwrap();
     let send_all = |budget| -> u64 {
@@ -447,7 +483,7 @@ fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
             let mut chance = Chance(7);
             let mut kills = 0;
             while !done.load(Ordering::Relaxed) {
-                let mut sweeper = start_sweeper(&pins);
+                let mut sweeper = start_sweeper(lookup, &pins);
                 thread::sleep(Duration::from_micros(chance.below(100_000)));
                 sweeper.kill().unwrap();
                 sweeper.wait().unwrap();
@@ -463,13 +499,13 @@ fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
     send_all(1000);
     let stats = kernel.stats().unwrap();
     println!(
-        "{budget} operations, {} packets, {forwarded} forwarded, {kills} kills of the sweeper",
+        "{lookup:?}: {budget} operations, {} packets, {forwarded} forwarded, {kills} kills of the sweeper",
         stats.received()
     );
     drop(kernel);
 
     // The next daemon: what the last one had begun is ended, and after a pass nothing is half.
-    let mut kernel = load(&pins);
+    let mut kernel = load(lookup, &pins);
     let pass = |kernel: &mut Kernel, timeouts: &Timeouts| {
         let (mut v4, mut v6) = (Pass::default(), Pass::default());
         while kernel.v4.look(&mut v4, timeouts, now().unwrap()) {}
@@ -489,6 +525,11 @@ fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
     pass(&mut kernel, &long);
     check_table(&kernel.v4);
     check_table(&kernel.v6);
+    let check_indexes = |kernel: &Kernel| {
+        check_index(lookup, &pins, map::INDEX_V4, &kernel.v4);
+        check_index(lookup, &pins, map::INDEX_V6, &kernel.v6);
+    };
+    check_indexes(&kernel);
     assert!(
         kernel.v4.count() + kernel.v6.count() > 0,
         "nothing was left to look at"
@@ -498,6 +539,7 @@ fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
         pass(&mut kernel, &timeouts());
     }
     assert!(is_free(&kernel.v4) && is_free(&kernel.v6));
+    check_indexes(&kernel);
     assert_eq!((kernel.v4.count(), kernel.v6.count()), (0, 0));
     assert_eq!(kernel.v4.count_half_open(), 0);
     assert!(

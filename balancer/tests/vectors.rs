@@ -5,6 +5,7 @@ mod table;
 
 use std::collections::HashSet;
 
+use balancer::config::FlowLookup;
 use balancer::datapath::kernel::Sizes;
 use balancer_common::verdict::{Drop, Pass, Verdict};
 use support::engines::Engines;
@@ -22,6 +23,7 @@ fn engines() -> Engines {
     Engines::in_memory(Sizes {
         connections: 4096,
         half_open: 1024,
+        lookup: FlowLookup::Table,
     })
 }
 

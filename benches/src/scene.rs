@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use anyhow::{Context as _, ensure};
-use balancer::config;
+use balancer::config::{self, FlowLookup};
 use balancer::datapath::compile::{ServiceIds, compile, words};
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::memory::Memory;
@@ -102,6 +102,7 @@ impl Scene {
         let sizes = Sizes {
             connections,
             half_open: connections,
+            lookup: FlowLookup::Table,
         };
         let paths: Vec<_> = config.services.iter().flat_map(paths).collect();
         let mut memory = Memory::new(image.clone(), paths.len(), sizes)?;

@@ -19,6 +19,9 @@ use crate::{
 /// How many tests with network namespaces run at a time, unless `RUST_TEST_THREADS` says otherwise.
 const ROOT_TEST_THREADS: &str = "2";
 
+/// The test that runs again with the other way to find flows.
+const E2E: &str = "e2e";
+
 /// The test task's options.
 #[derive(Debug, Default, Args)]
 pub struct TestArgs {
@@ -107,6 +110,12 @@ fn run_all(
         }
         limit_threads(&mut root);
         summary.run("tests that need root", &mut root)?;
+    }
+    if plan.root.iter().any(|test| test == E2E) {
+        let mut again = release(&["--test", E2E]);
+        again.env("BALANCER_FLOW_LOOKUP", "hash");
+        limit_threads(&mut again);
+        summary.run("end to end, with flow_lookup = \"hash\"", &mut again)?;
     }
     if plan.verifier {
         // It prints the load time, the verified instructions and the stack of each program.

@@ -12,7 +12,7 @@ use crate::family::Family;
 use crate::table::flow::{Flow, HopId, Meta, Stage, Traits};
 use crate::table::state::{Phase, State};
 use crate::table::tick::Tick;
-use crate::table::{self, Lines, PLACES, Totals, bit, find};
+use crate::table::{self, Lines, PLACES, Totals, bit, find, index};
 use crate::tuple::Tuple;
 
 /// How many source ports are tried, beside the client's own.
@@ -201,6 +201,37 @@ fn enter_counted<F: Family, L: Lines<F>>(
     random: impl Fn() -> u32,
 ) -> Result<(), Refused> {
     let place = lines.claim(home).ok_or(Refused::Full)?;
+    let number = lines.geometry().line(home, place);
+    let result = if index::add(lines, &connection.tuple, number) {
+        let result = enter_claimed(lines, connection, place, random);
+        if result.is_err() {
+            index::forget(lines, &connection.tuple, number);
+        }
+        result
+    } else {
+        Err(Refused::Busy)
+    };
+    if result.is_err() {
+        release(lines, number);
+    }
+    result
+}
+
+/// Gives back a line that was claimed.
+#[inline(always)]
+fn release<F: Family, L: Lines<F>>(lines: &L, number: u32) {
+    if let Some(line) = lines.line(number) {
+        line.set_meta(Meta::new(Stage::Free, State(0), Tick(0)));
+    }
+}
+
+#[inline(always)]
+fn enter_claimed<F: Family, L: Lines<F>>(
+    lines: &L,
+    connection: &mut Connection<F>,
+    place: u32,
+    random: impl Fn() -> u32,
+) -> Result<(), Refused> {
     let mut result = lines.enter_pair(connection, place);
     let is_other_wanted = |result| matches!(result, Err(Refused::Taken | Refused::Busy));
     if is_other_wanted(result) && connection.source_ports != SourcePorts::NONE {
@@ -213,14 +244,7 @@ fn enter_counted<F: Family, L: Lines<F>>(
             result = lines.enter_pair(connection, place);
         }
     }
-    let Err(refused) = result else {
-        return Ok(());
-    };
-    let original = lines.line(lines.geometry().line(home, place));
-    if let Some(original) = original {
-        original.set_meta(Meta::new(Stage::Free, State(0), Tick(0)));
-    }
-    Err(refused)
+    result
 }
 
 /// Removes the connection of an original if it is closing, and still is when its original is exchanged. Says whether there
@@ -278,7 +302,9 @@ fn count_in<F: Family, L: Lines<F>>(lines: &L, totals: &Totals) -> Result<(), Re
 /// Claims a free line for a flow of a home: its place.
 #[inline(always)]
 pub fn claim<F: Family, L: Lines<F>>(lines: &L, home: u32) -> Option<u32> {
-    for place in 0..PLACES {
+    // With an index nothing is at home, where lookups look first.
+    let first = u32::from(lines.index().is_some());
+    for place in first..PLACES {
         let line = lines.line(lines.geometry().line(home, place))?;
         let meta = line.meta();
         if meta.is(Stage::Free) && line.replace_meta(meta, meta.at(Stage::Claimed)) {
@@ -318,9 +344,12 @@ pub fn enter_pair<F: Family, L: Lines<F>>(
         lines.claim(reply_home).ok_or(Refused::Full)
     };
     let result = claimed.and_then(|reply_place| {
-        let reply = lines
-            .line(geometry.line(reply_home, reply_place))
-            .ok_or(Refused::Full)?;
+        let number = geometry.line(reply_home, reply_place);
+        let reply = lines.line(number).ok_or(Refused::Full)?;
+        if !index::add(lines, &connection.reply, number) {
+            release(lines, number);
+            return Err(Refused::Taken);
+        }
         publish(
             connection,
             (home_line, place, original),

@@ -3,7 +3,7 @@
 //! An array of lines, one [`Flow`] each. A tuple has a *home* by a keyed hash; its flow is there, or else in one of the
 //! [`WINDOW`] - 1 lines after it, or else in a window of the overflow lines behind all homes, which is the same for all
 //! tuples of a home. Which of these lines hold flows of a home, its *home word* says, a bit each: a lookup reads the
-//! home, and further lines only where there is something.
+//! home, and further lines only where there is something. (Or the table has an [`index`], and no flow is at home.)
 //!
 //! # Who may do what
 //! - Packets find flows, enter pairs ([`crate::table::enter`]) and advance them ([`crate::table::touch`]). The daemon alone frees
@@ -19,6 +19,7 @@
 
 pub mod enter;
 pub mod flow;
+pub mod index;
 pub mod retire;
 pub mod state;
 pub mod tick;
@@ -27,6 +28,7 @@ pub mod touch;
 use crate::family::{Family, KEYS};
 use crate::table::enter::{Connection, Refused};
 use crate::table::flow::Flow;
+use crate::table::index::Index;
 use crate::tuple::Tuple;
 use crate::word::{HalfWord, Word};
 
@@ -181,6 +183,9 @@ impl Totals {
 ///
 /// The functions with a body are loops, each of which an engine may keep in a function of its own: see there what they do.
 pub trait Lines<F: Family>: Sized {
+    /// What its index is, if it may have one: [`index::NoIndex`] where not.
+    type Index: Index<F>;
+
     /// Its shape.
     fn geometry(&self) -> &Geometry;
 
@@ -189,6 +194,12 @@ pub trait Lines<F: Family>: Sized {
 
     /// Its counters.
     fn totals(&self) -> Option<&Totals>;
+
+    /// The index by which its flows are found; `None`: by their homes.
+    #[inline(always)]
+    fn index(&self) -> Option<&Self::Index> {
+        None
+    }
 
     /// [`find_displaced`].
     #[inline(always)]
@@ -228,13 +239,13 @@ pub fn find<'a, F: Family, L: Lines<F>>(lines: &'a L, tuple: &Tuple<F>) -> Optio
         return Some(line);
     }
     let places = line.home.get() & !LOCK;
-    if places == 0 {
+    if places == 0 && lines.index().is_none() {
         return None;
     }
     lines.line(lines.find_displaced(tuple, home, places)?)
 }
 
-/// The line of the visible flow of a tuple, which is not at home but at one of these places.
+/// The line of the visible flow of a tuple, which is not at home but at one of these places, or in the index.
 #[inline(always)]
 pub fn find_displaced<F: Family, L: Lines<F>>(
     lines: &L,
@@ -242,6 +253,9 @@ pub fn find_displaced<F: Family, L: Lines<F>>(
     home: u32,
     places: u32,
 ) -> Option<u32> {
+    if let Some(index) = lines.index() {
+        return index::find(lines, index, tuple);
+    }
     for place in 1..PLACES {
         if places & bit(place) != 0 {
             let index = lines.geometry().line(home, place);

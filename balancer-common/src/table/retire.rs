@@ -17,7 +17,7 @@ use crate::family::Family;
 use crate::table::flow::{Flow, Meta, Stage};
 use crate::table::state::{Phase, State};
 use crate::table::tick::Tick;
-use crate::table::{Lines, PLACES, Totals, bit, find};
+use crate::table::{Lines, PLACES, Totals, bit, find, index};
 use crate::wire::protocol;
 
 /// A connection as the daemon sees it when it thinks of removing it.
@@ -113,15 +113,16 @@ pub fn kill<F: Family>(flow: &Flow<F>) {
 ///
 /// The note makes it one step for who comes after a kill: with the note there, `closed` becomes what it says, however
 /// often it is done.
-pub fn free<F: Family, L: Lines<F>>(lines: &L, index: u32) {
-    let (Some(line), Some(totals)) = (lines.line(index), lines.totals()) else {
+pub fn free<F: Family, L: Lines<F>>(lines: &L, number: u32) {
+    let (Some(line), Some(totals)) = (lines.line(number), lines.totals()) else {
         return;
     };
     let meta = line.meta();
     if !meta.is(Stage::Dead) {
         return;
     }
-    forget_place(lines, line, index);
+    forget_place(lines, line, number);
+    index::forget(lines, &line.tuple(), number);
     if !line.is_reply() {
         let half = u64::from(!meta.state().has(State::ESTABLISHED));
         let [noted, what, closed, half_closed] = &totals.note;
@@ -130,7 +131,7 @@ pub fn free<F: Family, L: Lines<F>>(lines: &L, index: u32) {
         closed.set(totals.closed.get().wrapping_add(counts));
         half_closed.set(totals.half_closed.get().wrapping_add(half));
         // An established connection is one that was completed, or is counted as such: see `condemn`.
-        noted.set(u64::from(index) + 1);
+        noted.set(u64::from(number) + 1);
         totals.closed.set(closed.get());
         totals.half_closed.set(half_closed.get());
     }

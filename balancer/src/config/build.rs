@@ -55,6 +55,7 @@ fn datapath_of(
     let max_connections = cursor.get(&key::MAX_CONNECTIONS, errors);
     let mut max_half_open = cursor.get(&key::MAX_HALF_OPEN, errors);
     let source_ports = cursor.get(&key::SOURCE_PORTS, errors);
+    let flow_lookup = cursor.get(&key::FLOW_LOOKUP, errors);
     if let (Some(all), Some(half_open)) = (&max_connections, &mut max_half_open)
         && half_open.value > all.value
     {
@@ -82,6 +83,7 @@ fn datapath_of(
         max_connections: max_connections?.value,
         max_half_open: max_half_open?.value,
         source_ports: source_ports?.value,
+        flow_lookup: flow_lookup?.value,
     })
 }
 

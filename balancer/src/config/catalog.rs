@@ -7,7 +7,7 @@ use super::key::{Key, Section, Sections, Table};
 use super::kind::{
     Choice, FilePath, Interface, Interfaces, Later, Name, Number, Probability, Time,
 };
-use super::model::{OnExit, Protocol, Scheduler, XdpMode};
+use super::model::{FlowLookup, OnExit, Protocol, Scheduler, XdpMode};
 use super::planned::{CONNECTIONS, FIREWALL, HEALTH, LIMIT, ROUTER, ROUTER_SOURCE_NAT};
 
 /// The only engine so far.
@@ -84,6 +84,7 @@ pub(super) static DATAPATH: Key<Section> = Key::required(
             &MAX_CONNECTIONS,
             &MAX_HALF_OPEN,
             &SOURCE_PORTS,
+            &FLOW_LOOKUP,
             &Key::optional(
                 "worker_cpus",
                 Later::List,
@@ -151,6 +152,17 @@ pub(super) static MAX_HALF_OPEN: Key<Number> = Key::default(
     "65536",
     Number { min: 1, max: 16_777_216, example: 65_536 },
     "How many of them may be TCP handshakes or one-way UDP. Left out, it is never more than max_connections.",
+)
+.restart();
+
+pub(super) static FLOW_LOOKUP: Key<Choice<FlowLookup>> = Key::default(
+    "flow_lookup",
+    r#""table""#,
+    Choice {
+        values: &[("table", FlowLookup::Table), ("hash", FlowLookup::Hash)],
+        not_yet: &[],
+    },
+    "How a packet's flow is found: by the flow table's own hash, or by a hash map of the kernel, which is slower.",
 )
 .restart();
 

@@ -69,7 +69,7 @@ pub enum BackendChange {
 type Differs = (&'static str, fn(&Config, &Config) -> bool);
 
 /// The keys a reload cannot change. A test holds them against the catalog.
-const RESTART_ONLY: [Differs; 7] = [
+const RESTART_ONLY: [Differs; 8] = [
     ("daemon.control_socket", |old, new| {
         old.daemon.control_socket != new.daemon.control_socket
     }),
@@ -90,6 +90,9 @@ const RESTART_ONLY: [Differs; 7] = [
     }),
     ("datapath.max_half_open", |old, new| {
         old.datapath.max_half_open != new.datapath.max_half_open
+    }),
+    ("datapath.flow_lookup", |old, new| {
+        old.datapath.flow_lookup != new.datapath.flow_lookup
     }),
 ];
 

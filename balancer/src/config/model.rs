@@ -51,6 +51,18 @@ pub struct Datapath {
     pub max_half_open: u32,
     /// The ports used for source NAT.
     pub source_ports: PortRange,
+    /// How flows are found.
+    pub flow_lookup: FlowLookup,
+}
+
+/// How flows are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FlowLookup {
+    /// By the flow table's own hash.
+    #[default]
+    Table,
+    /// By a hash map of the kernel, which names their lines in the table.
+    Hash,
 }
 
 /// Where in the receive path the program runs.

@@ -117,6 +117,7 @@ async fn forward(
     let sizes = Sizes {
         connections: config.datapath.max_connections,
         half_open: config.datapath.max_half_open,
+        lookup: config.datapath.flow_lookup,
     };
     for link in &links {
         if config.datapath.interfaces.contains(&link.name) {

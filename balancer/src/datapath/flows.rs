@@ -14,6 +14,7 @@ use balancer_common::table::{Geometry, Lines, Totals, find};
 use balancer_common::wire::protocol;
 use nix::time::{ClockId, clock_gettime};
 
+use super::index::KernelIndex;
 use super::mapped::Mapped;
 use crate::config::Timeouts;
 
@@ -32,6 +33,7 @@ pub fn now() -> io::Result<Tick> {
 pub struct FlowTable<F: Family> {
     geometry: Geometry,
     lines: Mapped<Flow<F>>,
+    index: Option<KernelIndex<F>>,
     totals: Mapped<Totals>,
     /// Which of the totals are this family's.
     family: usize,
@@ -151,6 +153,12 @@ impl Pass {
 }
 
 impl<F: Family> Lines<F> for FlowTable<F> {
+    type Index = KernelIndex<F>;
+
+    fn index(&self) -> Option<&KernelIndex<F>> {
+        self.index.as_ref()
+    }
+
     fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -167,10 +175,16 @@ impl<F: Family> Lines<F> for FlowTable<F> {
 impl<F: Family> FlowTable<F> {
     /// The table in this memory; what an earlier daemon had begun is ended.
     #[must_use]
-    pub fn new(geometry: Geometry, lines: Mapped<Flow<F>>, totals: Mapped<Totals>) -> Self {
+    pub fn new(
+        geometry: Geometry,
+        lines: Mapped<Flow<F>>,
+        index: Option<KernelIndex<F>>,
+        totals: Mapped<Totals>,
+    ) -> Self {
         let table = Self {
             geometry,
             lines,
+            index,
             totals,
             family: usize::from(F::VERSION == 6),
             is_bare: false,
@@ -185,7 +199,7 @@ impl<F: Family> FlowTable<F> {
     /// There is not so much.
     pub fn anonymous(geometry: Geometry) -> io::Result<Self> {
         let lines = Mapped::anonymous(geometry.lines() as usize)?;
-        Ok(Self::new(geometry, lines, Mapped::anonymous(2)?))
+        Ok(Self::new(geometry, lines, None, Mapped::anonymous(2)?))
     }
 
     /// How many connections there are.

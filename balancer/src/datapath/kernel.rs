@@ -9,22 +9,24 @@ use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, PerCpuV
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
-    BackendStats, GEOMETRY, Globals, Identity, Path, REDIRECTS_BACK, SCHEMA, ServiceStats, Stats,
-    map,
+    BackendStats, GEOMETRY, Globals, INDEXED, Identity, Path, REDIRECTS_BACK, SCHEMA, ServiceStats,
+    Stats, map,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS, HopCell};
 use balancer_common::image::Cell;
 use balancer_common::ports::PORT_WORDS;
-use balancer_common::table::Geometry;
+use balancer_common::table::{Geometry, index};
 use balancer_common::word::Word;
 
 use super::compile::Image;
 use super::flows::FlowTable;
+use super::index::KernelIndex;
 use super::mapped::{self, Mapped};
 use super::raw::Record;
 use super::{OBJECT, PROGRAM};
 use crate::chain::chain;
+use crate::config::FlowLookup;
 
 /// `BPF_F_INNER_MAP`: the inner array may have any length.
 const INNER_MAP: u32 = 1 << 12;
@@ -36,6 +38,8 @@ pub struct Sizes {
     pub connections: u32,
     /// Half-open connections of a family.
     pub half_open: u32,
+    /// How flows are found.
+    pub lookup: FlowLookup,
 }
 
 impl Sizes {
@@ -43,6 +47,15 @@ impl Sizes {
     #[must_use]
     pub fn geometry(self, keys: [u64; KEYS]) -> Geometry {
         Geometry::new(keys, self.connections, self.half_open)
+    }
+
+    /// How many entries the index of a flow table has room for: a map has at least one.
+    #[must_use]
+    pub const fn index_entries(self) -> u32 {
+        match self.lookup {
+            FlowLookup::Table => 1,
+            FlowLookup::Hash => index::entries(self.connections),
+        }
     }
 }
 
@@ -134,6 +147,7 @@ impl Kernel {
     /// # Errors
     /// [`KernelError`]; what was pinned stays as it was.
     pub fn load(sizes: Sizes, back: Back, pins: Option<&FilePath>) -> Result<Self, KernelError> {
+        let is_indexed = u8::from(sizes.lookup == FlowLookup::Hash);
         let redirects_back = u8::from(back == Back::Redirect);
         let keys = match pins {
             Some(pins) => pinned_keys(&pins.join(map::GLOBALS))?,
@@ -147,6 +161,9 @@ impl Kernel {
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global(REDIRECTS_BACK, &redirects_back, true)
             .override_global(GEOMETRY, &shape, true)
+            .override_global(INDEXED, &is_indexed, true)
+            .map_max_entries(map::INDEX_V4, sizes.index_entries())
+            .map_max_entries(map::INDEX_V6, sizes.index_entries())
             .map_max_entries(map::FLOWS_V4, geometry.lines())
             .map_max_entries(map::FLOWS_V6, geometry.lines());
         if let Some(pins) = pins {
@@ -160,8 +177,20 @@ impl Kernel {
         let totals = take(&mut ebpf, map::TOTALS)?;
         let hops = mapped(&take(&mut ebpf, map::HOPS)?, HOPS as usize)?;
         let mut kernel = Self {
-            v4: flow_table(&mut ebpf, geometry, map::FLOWS_V4, &totals)?,
-            v6: flow_table(&mut ebpf, geometry, map::FLOWS_V6, &totals)?,
+            v4: flow_table(
+                &mut ebpf,
+                sizes,
+                geometry,
+                [map::FLOWS_V4, map::INDEX_V4],
+                &totals,
+            )?,
+            v6: flow_table(
+                &mut ebpf,
+                sizes,
+                geometry,
+                [map::FLOWS_V6, map::INDEX_V6],
+                &totals,
+            )?,
             hops,
             ports: mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?,
             current: None,
@@ -369,12 +398,18 @@ fn random() -> io::Result<[u64; KEYS]> {
 
 fn flow_table<F: Family>(
     ebpf: &mut Ebpf,
+    sizes: Sizes,
     geometry: Geometry,
-    name: &str,
+    [lines, index]: [&str; 2],
     totals: &Map,
 ) -> Result<FlowTable<F>, KernelError> {
-    let lines = mapped(&take(ebpf, name)?, geometry.lines() as usize)?;
-    Ok(FlowTable::new(geometry, lines, mapped(totals, 2)?))
+    let lines = mapped(&take(ebpf, lines)?, geometry.lines() as usize)?;
+    let index = match sizes.lookup {
+        FlowLookup::Table => None,
+        FlowLookup::Hash => Some(KernelIndex::new(take(ebpf, index)?.try_into()?)),
+    };
+    let totals = mapped(totals, 2)?;
+    Ok(FlowTable::new(geometry, lines, index, totals))
 }
 
 fn mapped<T: mapped::Cell>(map: &Map, length: usize) -> Result<Mapped<T>, KernelError> {

@@ -10,6 +10,7 @@ use balancer_common::hop::{HOPS, Hop, HopCell, Hops};
 use balancer_common::image::{self, Cell};
 use balancer_common::ports::Ports;
 use balancer_common::table::flow::Flow;
+use balancer_common::table::index::NoIndex;
 use balancer_common::table::tick::Tick;
 use balancer_common::table::{Geometry, Lines, Totals};
 use balancer_common::tables::Tables;
@@ -126,6 +127,8 @@ impl image::Image for Generation {
 }
 
 impl<F: InMemory> Lines<F> for Memory {
+    type Index = NoIndex;
+
     fn geometry(&self) -> &Geometry {
         F::of(self).geometry()
     }

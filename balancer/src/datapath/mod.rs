@@ -5,6 +5,7 @@ pub mod compile;
 pub mod flows;
 pub mod hops;
 pub mod ids;
+pub mod index;
 pub mod kernel;
 pub mod mapped;
 pub mod memory;

@@ -12,6 +12,7 @@ use balancer_common::hop::{HOPS, HopCell};
 use balancer_common::ports::PORT_WORDS;
 use balancer_common::table::Totals;
 use balancer_common::table::flow::Flow;
+use balancer_common::tuple::Tuple;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -187,6 +188,18 @@ impl Pins {
         let expected = [
             (map::FLOWS_V4, 4, size(size_of::<Flow<V4>>()), lines),
             (map::FLOWS_V6, 4, size(size_of::<Flow<V6>>()), lines),
+            (
+                map::INDEX_V4,
+                size(size_of::<Tuple<V4>>()),
+                4,
+                sizes.index_entries(),
+            ),
+            (
+                map::INDEX_V6,
+                size(size_of::<Tuple<V6>>()),
+                4,
+                sizes.index_entries(),
+            ),
             (map::TOTALS, 4, size(size_of::<Totals>()), 2),
             (map::PORTS, 4, 8, PORT_WORDS),
             (map::HOPS, 4, size(size_of::<HopCell>()), HOPS),

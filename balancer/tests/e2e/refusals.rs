@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use balancer::config::FlowLookup;
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 
 use crate::schedule::{backend, nth};
@@ -198,6 +199,7 @@ fn a_program_attached_by_hand_is_left_alone_too() {
     let sizes = Sizes {
         connections: 1,
         half_open: 1,
+        lookup: FlowLookup::Table,
     };
     let mut other = Kernel::load(sizes, Back::Redirect, None).unwrap();
     other.program().unwrap().pin(&pinned).unwrap();

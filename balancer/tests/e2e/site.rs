@@ -127,8 +127,10 @@ impl Site {
             .iter()
             .map(|name| format!("\"{name}\""))
             .collect();
+        let lookup = std::env::var("BALANCER_FLOW_LOOKUP");
+        let lookup = lookup.as_deref().unwrap_or("table");
         Some(site.with_head(&format!(
-            "[datapath]\ninterfaces = [{}]\n",
+            "[datapath]\ninterfaces = [{}]\nflow_lookup = \"{lookup}\"\n",
             names.join(", ")
         )))
     }

@@ -163,6 +163,7 @@ impl Engines {
         let Sizes {
             connections,
             half_open,
+            ..
         } = self.sizes;
         let occupied = |max: u32, free: Option<u32>| free.map_or(0, |free| u64::from(max - free));
         let established = occupied(connections, setting.free_connections);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use balancer::datapath::flows::FlowTable;
 use balancer::datapath::kernel::Kernel;
+use balancer::datapath::mapped::Mapped;
 use balancer::datapath::memory::Memory;
 use balancer_bench::net::{Sample, Samples, Summary, thread_time};
 use balancer_bench::scene::{Control, ELSEWHERE, INGRESS, Scene, Version, action, tcp};
@@ -23,12 +24,19 @@ use balancer_bench::wrapper::Wrapper;
 use balancer_common::family::Family;
 use balancer_common::pipeline::process;
 use balancer_common::verdict::{Drop, Pass, Verdict};
+use balancer_common::word::Word;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 
 /// How many runs a sample has, whatever criterion asks for: the kernel takes milliseconds to prepare a test run (the
 /// program enters a dispatcher, for which it waits for all CPUs), so few runs at a time would take for ever.
 const RUNS: u32 = 300_000;
+
+/// How many connections a table has room for by default.
+const USUAL: u32 = 262_144;
+
+/// Room for connections beside those that are measured.
+const SPARE: u32 = 1024;
 
 /// Frames, and what becomes of them.
 struct Case {
@@ -44,28 +52,27 @@ fn main() -> anyhow::Result<()> {
     if !is_root {
         eprintln!("left out: the XDP program's part needs root");
     }
-    let most = counts.iter().copied().max().unwrap_or(1);
-    let mut scene = Scene::new((most + 1024).max(65_536), is_root)?;
-    let cases = cases(&mut scene, &counts)?;
     let mut criterion = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(50))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
     let mut lines = Vec::new();
-    for engine in ["xdp", "memory"] {
-        let mut group = criterion.benchmark_group(engine);
-        group.sampling_mode(SamplingMode::Flat);
-        for case in &cases {
-            let samples = match (engine, &mut scene.kernel) {
-                ("memory", _) => in_user_space(&mut group, case, &scene.memory)?,
-                (_, Some(kernel)) => in_kernel(&mut group, case, &scene.memory, kernel)?,
-                _ => continue,
-            };
-            if let Some(summary) = samples.summary() {
-                lines.push(line(&format!("{engine}/{}", case.name), summary));
-            }
+    // In a table of the default size what fits there; the rest in one that is full of them.
+    let (usual, many): (Vec<u32>, Vec<u32>) = counts
+        .into_iter()
+        .partition(|&count| count <= USUAL - SPARE);
+    let most = many.iter().copied().max().unwrap_or_default();
+    for (counts, size) in [(usual, USUAL), (many, most + SPARE)] {
+        if counts.is_empty() {
+            continue;
         }
+        let mut scene = Scene::new(size, is_root)?;
+        let mut cases = cases(&mut scene, &counts)?;
+        if size == USUAL {
+            cases.extend(others(&mut scene)?);
+        }
+        established(&mut criterion, &mut scene, &cases, &mut lines)?;
     }
     if is_root {
         for (version, name) in [
@@ -81,6 +88,59 @@ fn main() -> anyhow::Result<()> {
     criterion.final_summary();
     println!("ns a packet, net               least   median  (wrapper)");
     println!("{}", lines.join("\n"));
+    println!("one load that waits for the one before, from as much memory as the default table:");
+    for lines in [1024, 131_072, 262_144] {
+        println!(
+            "{:26} {:8.1}",
+            format!("of {lines} of its lines"),
+            load(lines)?
+        );
+    }
+    Ok(())
+}
+
+/// What the machine's memory takes just now: nanoseconds for a load from one of so many lines at random places of as
+/// much memory, each of which says where the next one is.
+fn load(lines: usize) -> anyhow::Result<f64> {
+    const LINES: usize = USUAL as usize / 8 * 31;
+    const WORDS: usize = 64 / size_of::<Word>();
+    const LOADS: u32 = 1_000_000;
+    let table: Mapped<Word> = Mapped::anonymous(LINES * WORDS)?;
+    let mut places: Vec<usize> = (0..LINES).map(|line| line * WORDS).collect();
+    shuffle(&mut places);
+    places.truncate(lines);
+    for (&at, &next) in places.iter().zip(places.iter().cycle().skip(1)) {
+        table[at].set(next as u64);
+    }
+    let mut at = places[0];
+    let before = thread_time()?;
+    for _ in 0..LOADS {
+        at = black_box(table[at].get() as usize);
+    }
+    Ok((thread_time()? - before).as_nanos() as f64 / f64::from(LOADS))
+}
+
+/// Measures the cases in both engines, and adds their lines to the table.
+fn established(
+    criterion: &mut Criterion,
+    scene: &mut Scene,
+    cases: &[Case],
+    lines: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    for engine in ["xdp", "memory"] {
+        let mut group = criterion.benchmark_group(engine);
+        group.sampling_mode(SamplingMode::Flat);
+        for case in cases {
+            let samples = match (engine, &mut scene.kernel) {
+                ("memory", _) => in_user_space(&mut group, case, &scene.memory)?,
+                (_, Some(kernel)) => in_kernel(&mut group, case, &scene.memory, kernel)?,
+                _ => continue,
+            };
+            if let Some(summary) = samples.summary() {
+                lines.push(line(&format!("{engine}/{}", case.name), summary));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -137,6 +197,7 @@ fn flow_counts() -> anyhow::Result<Vec<u32>> {
         .collect()
 }
 
+/// Packets of so many established connections, each way.
 fn cases(scene: &mut Scene, counts: &[u32]) -> anyhow::Result<Vec<Case>> {
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut cases = Vec::new();
@@ -155,6 +216,14 @@ fn cases(scene: &mut Scene, counts: &[u32]) -> anyhow::Result<Vec<Case>> {
                 });
             }
         }
+    }
+    Ok(cases)
+}
+
+/// What is not a matter of how many connections there are.
+fn others(scene: &mut Scene) -> anyhow::Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (version, family) in [(Version::V4, "v4"), (Version::V6, "v6")] {
         let [original, _] = scene.connect(version, 81, 0..1)?.remove(0);
         cases.push(Case {
             name: format!("{family}/redirect/1"),

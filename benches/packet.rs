@@ -117,7 +117,8 @@ fn load(lines: usize) -> anyhow::Result<f64> {
     for _ in 0..LOADS {
         at = black_box(table[at].get() as usize);
     }
-    Ok((thread_time()? - before).as_nanos() as f64 / f64::from(LOADS))
+    let took = thread_time()?.saturating_sub(before);
+    Ok(took.as_secs_f64() * 1e9 / f64::from(LOADS))
 }
 
 /// Measures the cases in both engines, and adds their lines to the table.

@@ -30,8 +30,8 @@ pub struct Binaries {
 
 /// The daemon. Dropped, it is ended.
 pub struct Daemon {
-    /// The process.
-    pub process: Process,
+    /// Ended when this is dropped.
+    _process: Process,
     balancer: Host,
     ctl: PathBuf,
     socket: PathBuf,
@@ -84,7 +84,7 @@ impl Daemon {
             process.stderr()
         );
         Ok(Self {
-            process,
+            _process: process,
             balancer: site.balancer.clone(),
             ctl: binaries.directory.join("balancerctl"),
             socket,

@@ -168,7 +168,7 @@ fn each_change_has_its_line() {
 fn keys_that_need_a_restart_are_those_of_the_schema() {
     let text = OLD.replace(
         "[datapath]\ninterfaces = [\"eth0\", \"eth1\"]",
-        "[daemon]\ncontrol_socket = \"/a\"\npin_path = \"/b\"\non_exit = \"keep\"\n[datapath]\ninterfaces = [\"eth0\"]\nxdp_mode = \"native\"\nmax_connections = 10\nmax_half_open = 5\n",
+        "[daemon]\ncontrol_socket = \"/a\"\npin_path = \"/b\"\non_exit = \"keep\"\n[datapath]\ninterfaces = [\"eth0\"]\nxdp_mode = \"native\"\nmax_connections = 10\nmax_half_open = 5\nflow_lookup = \"hash\"\n",
     );
     let mut found = diff(&config(OLD), &config(&text)).restart_only;
     found.sort_unstable();

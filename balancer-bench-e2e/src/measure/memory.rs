@@ -1,8 +1,12 @@
 //! Memory that a connection takes.
 
 use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::Path;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
+use aya::maps::MapInfo;
+use balancer_common::abi::map;
 
 use super::{Bench, Case, Stage, Value, figure, flows};
 use crate::contender::{Contender, Service, Setup, Task};
@@ -16,7 +20,7 @@ const BOUND: std::time::Duration = std::time::Duration::from_secs(10);
 pub fn figures() -> Vec<Figure> {
     vec![figure(
         "memory",
-        "Memory a connection, both entries, all tables of IPv4",
+        "Memory a connection of IPv4, both entries",
         "bytes",
         Better::Less,
         None,
@@ -48,40 +52,25 @@ pub fn sample(bench: &Bench, contender: Contender) -> anyhow::Result<Vec<Value>>
         // Its tables have their full size from the start.
         Setup::Balancerd(daemon) => {
             let most = daemon.status()?.connections.max;
-            tables(daemon.process.pid())? as f64 / most as f64
+            tables(&site.lab.pin_path()?)? as f64 / most as f64
         }
         _ => after.saturating_sub(before) as f64 / f64::from(COUNT) + buckets()?,
     };
     Ok(vec![(0, 0, bytes)])
 }
 
-/// The bytes of all maps that a process holds, but those for IPv6 only.
-fn tables(pid: u32) -> anyhow::Result<u64> {
-    let mut held = Vec::new();
-    let directory = format!("/proc/{pid}/fdinfo");
-    for entry in fs::read_dir(&directory).context(directory)? {
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|value| value.trim().parse::<u64>().ok())
-        };
-        if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
-            held.push((id, bytes));
-        }
-    }
-    held.sort_unstable();
-    held.dedup();
+/// The bytes of the maps whose size `max_connections` decides. Those of backends, services and counters come on top,
+/// however few or many connections there are.
+fn tables(pins: &Path) -> anyhow::Result<u64> {
     let mut sum = 0;
-    for map in aya::maps::loaded_maps() {
-        let map = map?;
-        let bytes = held.iter().find(|(id, _)| *id == u64::from(map.id()));
-        if let Some((_, bytes)) = bytes
-            && !map.name_as_str().unwrap_or_default().contains("V6")
-        {
-            sum += bytes;
-        }
+    for name in [map::FLOWS_V4, map::INDEX_V4] {
+        let map = MapInfo::from_pin(pins.join(name))?.fd()?;
+        let info = format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd());
+        let text = fs::read_to_string(&info).context(info)?;
+        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+        let bytes = line.with_context(|| format!("no size of {name}"))?;
+        sum += bytes.trim().parse::<u64>()?;
     }
-    ensure!(sum > 0, "process {pid} holds no maps");
     Ok(sum)
 }
 

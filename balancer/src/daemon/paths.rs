@@ -14,6 +14,7 @@ use balancer_common::hop::Hop;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::reload::TOLD;
 use super::shared::Shared;
 use super::tables::{Tables, Target};
 use crate::datapath::compile::words;
@@ -261,13 +262,10 @@ impl Follower {
     async fn ask_ways(&mut self) -> Result<(), PathError> {
         self.ask_ways_at = None;
         self.read_links().await?;
-        let mut known: HashMap<IpAddr, Way> = HashMap::new();
+        let addresses = self.followed.values().map(|followed| followed.address);
+        let known = self.netlink.ways(addresses).await?;
         for followed in self.followed.values_mut() {
-            let way = match known.get(&followed.address) {
-                Some(&way) => way,
-                None => self.netlink.way(followed.address).await?,
-            };
-            known.insert(followed.address, way);
+            let way = known.get(&followed.address).copied().unwrap_or(Way::None);
             if way == Way::None && followed.way != Way::None {
                 tracing::warn!(backend = %followed.address, "there is no route to a backend");
             }
@@ -302,30 +300,24 @@ impl Follower {
         targets: Vec<Target>,
         answer: oneshot::Sender<Result<(), PathError>>,
     ) -> Result<(), PathError> {
-        let mut added = Vec::new();
-        let mut known: HashMap<IpAddr, Way> = HashMap::new();
-        for target in &targets {
-            if self.followed.contains_key(&target.backend) {
-                continue;
+        let is_new = |target: &&Target| !self.followed.contains_key(&target.backend);
+        let new: Vec<Target> = targets.iter().filter(is_new).copied().collect();
+        let known = self.netlink.ways(new.iter().map(|target| target.address));
+        let known = match known.await {
+            Ok(known) => known,
+            Err(error) => {
+                let _ = answer.send(Err(error.into()));
+                return Ok(());
             }
-            let way = match known.get(&target.address) {
-                Some(&way) => Ok(way),
-                None => self.netlink.way(target.address).await,
-            };
-            match way {
-                Ok(Way::Local) => {
-                    let _ = answer.send(Err(PathError::Local(target.address)));
-                    return Ok(());
-                }
-                Ok(way) => {
-                    known.insert(target.address, way);
-                    added.push((*target, way));
-                }
-                Err(error) => {
-                    let _ = answer.send(Err(error.into()));
-                    return Ok(());
-                }
+        };
+        let mut added = Vec::with_capacity(new.len());
+        for target in new {
+            let way = known.get(&target.address).copied().unwrap_or(Way::None);
+            if way == Way::Local {
+                let _ = answer.send(Err(PathError::Local(target.address)));
+                return Ok(());
             }
+            added.push((target, way));
         }
         let backends: Vec<u32> = targets.iter().map(|target| target.backend).collect();
         for (address, _) in known.iter().filter(|(_, way)| **way == Way::None) {
@@ -432,10 +424,13 @@ impl Follower {
                 let (was, is) = (followed.written.hop.is_known(), path.hop.is_known());
                 followed.written = path;
                 let address = followed.address;
-                if was != is && told.insert(address) {
+                if was != is && told.insert(address) && told.len() <= TOLD {
                     tracing::info!(backend = %address, "a backend is {}", if is { "resolved" } else { "out of reach" });
                 }
             }
+        }
+        if let Some(more @ 1..) = told.len().checked_sub(TOLD) {
+            tracing::info!("and {more} more backends");
         }
         let now = Instant::now();
         self.waiting = self

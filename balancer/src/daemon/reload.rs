@@ -62,8 +62,8 @@ fn one_line(error: &config::ConfigError) -> String {
     line
 }
 
-/// How many changes are told in the log, one by one; all of them stand in the answer to a request.
-const TOLD: usize = 50;
+/// How many changes of one kind are told in the log, one by one.
+pub(super) const TOLD: usize = 50;
 
 /// What reloads.
 #[derive(Debug)]

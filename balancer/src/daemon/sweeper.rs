@@ -17,7 +17,7 @@ const SLOWEST: Duration = Duration::from_secs(5);
 const SHARE: u32 = 20;
 
 /// How often to see whether a pass is wanted early.
-const GLANCE: Duration = Duration::from_millis(250);
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// How often ways to backends without connections are given up, in passes.
 const RETAIN: u32 = 12;

@@ -198,12 +198,14 @@ impl Tables {
     /// [`KernelError`].
     pub fn set_paths(&mut self, paths: &[(u32, Path)]) -> Result<(), KernelError> {
         let mut scheduled = false;
+        let in_effect: HashSet<u32> = backends(&self.service_ids).collect();
         for &(backend, path) in paths {
-            scheduled |= self.is_resolved(backend)? != path.hop.is_known();
+            scheduled |=
+                in_effect.contains(&backend) && self.is_resolved(backend)? != path.hop.is_known();
             self.kernel.set_path(backend, path)?;
         }
         self.kernel.invalidate_hops()?;
-        if scheduled && self.generation > 0 {
+        if scheduled {
             self.change_shares(|_| {})?;
         }
         Ok(())

@@ -69,7 +69,7 @@ impl Ids {
                 id
             } else {
                 let id = new_services.pop().ok_or(KernelError::NoIds)?;
-                kernel.name_service(id, service)?;
+                kernel.name_service(id, service, self.services.was_given(id))?;
                 self.services.set(id, service);
                 id
             };
@@ -79,7 +79,7 @@ impl Ids {
                     id
                 } else {
                     let id = new_backends.pop().ok_or(KernelError::NoIds)?;
-                    kernel.name_backend(id, backend)?;
+                    kernel.name_backend(id, backend, self.backends.was_given(id))?;
                     self.backends.set(id, backend);
                     id
                 });
@@ -127,6 +127,12 @@ impl Table {
         self.by_identity.get(identity).copied()
     }
 
+    /// Whether an id stands for something, or did.
+    fn was_given(&self, id: u32) -> bool {
+        let identity = self.by_id.get(id as usize);
+        identity.is_none_or(|identity| *identity != Identity::default())
+    }
+
     /// As many ids as there are new ones among `named`, the one to be given first last: those that were never given, then
     /// those that neither `named` nor `in_use` nor `more`, which is asked only then, has.
     fn free<'a>(
@@ -147,7 +153,7 @@ impl Table {
                 }
             }
         }
-        let is_unused = |id: &u32| self.by_id[*id as usize] == Identity::default();
+        let is_unused = |id: &u32| !self.was_given(*id);
         let all = 0..self.by_id.len() as u32;
         let mut ids: Vec<u32> = all.clone().filter(is_unused).take(new.len()).collect();
         if ids.len() < new.len() {

@@ -340,27 +340,41 @@ impl Kernel {
         Ok(sum)
     }
 
-    /// Gives a backend id its meaning; counters and path begin at nothing.
+    /// Gives a backend id its meaning; counters and path begin at nothing, as they are when it never had one.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn name_backend(&mut self, backend: u32, identity: Identity) -> Result<(), KernelError> {
-        let zeros = vec![Record(BackendStats::default()); nr_cpus()?];
-        self.backend_stats
-            .set(backend, PerCpuValues::try_from(zeros)?, 0)?;
-        self.set_path(backend, Path::default())?;
+    pub fn name_backend(
+        &mut self,
+        backend: u32,
+        identity: Identity,
+        had_another: bool,
+    ) -> Result<(), KernelError> {
+        if had_another {
+            let zeros = vec![Record(BackendStats::default()); nr_cpus()?];
+            self.backend_stats
+                .set(backend, PerCpuValues::try_from(zeros)?, 0)?;
+            self.set_path(backend, Path::default())?;
+        }
         Ok(self.backends.set(backend, Record(identity), 0)?)
     }
 
-    /// Gives a service id its meaning; counters and tickets begin at nothing.
+    /// Gives a service id its meaning; counters and tickets begin at nothing, as they are when it never had one.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn name_service(&mut self, service: u32, identity: Identity) -> Result<(), KernelError> {
-        let zeros = vec![Record(ServiceStats::default()); nr_cpus()?];
-        self.service_stats
-            .set(service, PerCpuValues::try_from(zeros)?, 0)?;
-        self.tickets.set(service, 0, 0)?;
+    pub fn name_service(
+        &mut self,
+        service: u32,
+        identity: Identity,
+        had_another: bool,
+    ) -> Result<(), KernelError> {
+        if had_another {
+            let zeros = vec![Record(ServiceStats::default()); nr_cpus()?];
+            self.service_stats
+                .set(service, PerCpuValues::try_from(zeros)?, 0)?;
+            self.tickets.set(service, 0, 0)?;
+        }
         Ok(self.services.set(service, Record(identity), 0)?)
     }
 

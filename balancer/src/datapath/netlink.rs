@@ -1,9 +1,10 @@
 //! What the kernel knows of links, routes and neighbours.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
@@ -17,6 +18,9 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::mpsc;
+
+/// How many questions wait for their answers at a time: the kernel has room for these.
+const AT_ONCE: usize = 32;
 
 /// Why the kernel did not tell.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +156,22 @@ impl Netlink {
             Some(Err(error)) => Err(error.into()),
             None => Ok(Way::None),
         }
+    }
+
+    /// The ways to destinations, each asked for once.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub async fn ways(
+        &self,
+        destinations: impl Iterator<Item = IpAddr>,
+    ) -> Result<HashMap<IpAddr, Way>, NetlinkError> {
+        let destinations: HashSet<IpAddr> = destinations.collect();
+        let ask = |destination| async move { Ok((destination, self.way(destination).await?)) };
+        stream::iter(destinations.into_iter().map(ask))
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
     }
 
     /// Makes the kernel resolve a neighbour now and keep it resolved, also when the daemon is gone: traffic that XDP

@@ -151,8 +151,8 @@ impl Engines {
         *self.memory.hop_generation.get_mut() = self.generation;
         if let Some(kernel) = &mut self.kernel {
             for id in 0..IDS {
-                kernel.name_service(id, Identity::default()).unwrap();
-                kernel.name_backend(id, Identity::default()).unwrap();
+                kernel.name_service(id, Identity::default(), true).unwrap();
+                kernel.name_backend(id, Identity::default(), true).unwrap();
             }
             clear(&mut kernel.v4);
             clear(&mut kernel.v6);

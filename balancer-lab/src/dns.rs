@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -60,7 +61,8 @@ impl Dnsmasq {
 
 /// Asks `server` once, for one second, and returns the answers' values, without quotation marks; none where the name is unknown.
 ///
-/// `kind` is the record's type: `A`, `AAAA`, `TXT`.
+/// `kind` is the record's type: `A`, `AAAA`, `TXT`. Each question of a process comes from a port of its own: one that the
+/// kernel gives twice would be the same connection to a load balancer.
 pub fn dig(
     client: &Host,
     server: SocketAddr,
@@ -68,6 +70,9 @@ pub fn dig(
     kind: &str,
     tcp: bool,
 ) -> Result<Vec<String>> {
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    let port = 20_000 + ASKED.fetch_add(1, Ordering::Relaxed) % 10_000;
+    let any = if server.is_ipv4() { "0.0.0.0" } else { "::" };
     let transport = if tcp { "+tcp" } else { "+notcp" };
     let output = client.run(
         "dig",
@@ -76,6 +81,8 @@ pub fn dig(
             "+time=1",
             "+tries=1",
             transport,
+            "-b",
+            &format!("{any}#{port}"),
             "-p",
             &server.port().to_string(),
             &format!("@{}", server.ip()),

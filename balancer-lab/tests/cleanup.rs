@@ -200,6 +200,8 @@ fn a_directory_that_only_looks_like_a_lab_is_left_alone() {
     let file = env::temp_dir().join("bl-4194305-0-file");
     let link = env::temp_dir().join("bl-4194305-0-link");
     let target = tempfile::tempdir().unwrap();
+    // Of a run that failed.
+    let _ = (fs::remove_file(&file), fs::remove_file(&link));
     fs::write(&file, "").unwrap();
     std::os::unix::fs::symlink(target.path(), &link).unwrap();
     Lab::sweep_stale().unwrap();

@@ -305,7 +305,8 @@ fn dns_is_served_over_both_families() {
         assert_eq!(
             who.len(),
             1,
-            "every second question goes to the same one of two: {who:?}"
+            "every second question goes to the same one of two: {who:?}\n{}",
+            site.ctl(&["connections"]).unwrap()
         );
     }
     let totals: Vec<u64> = site
@@ -314,7 +315,7 @@ fn dns_is_served_over_both_families() {
         .flat_map(|service| &service.backends)
         .map(|backend| backend.connections_total)
         .collect();
-    assert_eq!(totals, [4; 6]);
+    assert_eq!(totals, [4; 6], "{}", site.ctl(&["connections"]).unwrap());
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn random_operations<F: Numbered>(lookup: Lookup, seed: u64) {
                 let result = open(&memory, original, port, now);
                 let known = model.contains_key(&original);
                 let taken = |reply: &Tuple<F>| model.values().any(|(other, _)| other == reply);
-                let free = [0, 7, 6, 5, 4, 3, 2, 1]
+                let free = [0, 7, 2, 5, 3, 6, 1, 4]
                     .into_iter()
                     .map(|attempt| tuple(BACKEND, BOX, (80, port + attempt), protocol))
                     .find(|reply| !taken(reply));
@@ -359,4 +359,23 @@ fn replaced(lookup: Lookup) {
         memory.lines.iter().filter(free).count(),
         memory.lines.len() - 2
     );
+}
+
+#[test]
+fn no_connection_answers_itself() {
+    for lookup in LOOKUPS {
+        let memory = Memory::<V4>::new(lookup, 10, 10);
+        // A backend asks, from the port that it listens on, the address that it would be answered from.
+        let original = tuple(BACKEND, BOX, (80, 1000), UDP);
+        let mut own = connection(original, original, 0);
+        own.source_ports = SourcePorts::NONE;
+        assert_eq!(enter(&memory, &mut own, || 0), Err(Refused::Taken));
+        memory.check_index();
+        open(&memory, original, 1000, 0).unwrap();
+        let flow = find(&memory, &original).unwrap();
+        assert_ne!(flow.peer(), original);
+        assert_eq!(memory.visible(), 2);
+        memory.sweep(|_| true);
+        assert_eq!((memory.visible(), memory.totals.connections()), (0, 0));
+    }
 }

@@ -37,7 +37,19 @@ struct Mutant {
     new: &'static str,
 }
 
-const MUTANTS: [Mutant; 8] = [
+const MUTANTS: [Mutant; 10] = [
+    Mutant {
+        what: "a reply takes a stranger for its original",
+        file: "touch.rs",
+        old: ".filter(|peer| peer.is_answered_by(flow));",
+        new: ";",
+    },
+    Mutant {
+        what: "a reply without its original is revived by the next daemon",
+        file: "retire.rs",
+        old: "        if orphaned(lines, line) {\n            kill(line);\n        } else {",
+        new: "        {",
+    },
     Mutant {
         what: "a packet of the reply does not revive the original",
         file: "touch.rs",

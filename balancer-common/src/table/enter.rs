@@ -12,15 +12,15 @@ use crate::family::Family;
 use crate::table::flow::{Flow, HopId, Meta, Stage, Traits};
 use crate::table::state::{Phase, State};
 use crate::table::tick::Tick;
-use crate::table::{self, Lines, PLACES, Totals, bit, find, index};
+use crate::table::{self, Lines, PLACES, Totals, bit, find, index, left};
 use crate::tuple::Tuple;
 
 /// How many source ports are tried, beside the client's own.
 pub const PORT_TRIES: u32 = 64;
 
-/// The distance from one that is tried to the next. A prime, so that it has no divisor in common with a number of ports:
-/// of a range with fewer than [`PORT_TRIES`] each is tried.
-const PORT_STRIDE: u32 = 48_271;
+/// The distance from one that is tried to the next. A prime above any number of ports, so that the two have no divisor
+/// in common: of a range with fewer than [`PORT_TRIES`] each is tried.
+const PORT_STRIDE: u32 = 73_939;
 
 /// How often the removal of a reply is tried whose original is removed: it fails only against a packet of it. What is not
 /// removed is the daemon's business.
@@ -279,18 +279,11 @@ pub fn give_way<F: Family, L: Lines<F>>(lines: &L, old: &Flow<F>) -> bool {
 #[inline(always)]
 fn count_in<F: Family, L: Lines<F>>(lines: &L, totals: &Totals) -> Result<(), Refused> {
     let geometry = lines.geometry();
+    let (ended, ceased) = (totals.ended(), totals.ceased());
     let opened = totals.opened.add(1).wrapping_add(1);
-    let refused = if opened
-        .wrapping_sub(totals.closed.get())
-        .wrapping_sub(totals.replaced.get())
-        > u64::from(geometry.max_connections)
-    {
+    let refused = if left(opened, ended) > geometry.max_connections.into() {
         Refused::Full
-    } else if opened
-        .wrapping_sub(totals.completed.get())
-        .wrapping_sub(totals.half_closed.get())
-        > u64::from(geometry.max_half_open)
-    {
+    } else if left(opened, ceased) > geometry.max_half_open.into() {
         Refused::HalfOpenFull
     } else {
         return Ok(());
@@ -338,7 +331,10 @@ pub fn enter_pair<F: Family, L: Lines<F>>(
     if !is_same && !table::lock(&reply_line.home, 1) {
         return Err(Refused::Busy);
     }
-    let claimed = if find(lines, &connection.reply).is_some() {
+    // A backend that is its own service's client, from its listening port to a service on the address that it would be
+    // given: its answers would have the tuple of its questions.
+    let is_own = is_same && connection.reply == connection.tuple;
+    let claimed = if is_own || find(lines, &connection.reply).is_some() {
         Err(Refused::Taken)
     } else {
         lines.claim(reply_home).ok_or(Refused::Full)

@@ -262,6 +262,12 @@ impl<F: Family> Flow<F> {
         self.new_tuple().reversed()
     }
 
+    /// Whether the packets of `other` answer this flow's.
+    #[inline(always)]
+    pub fn is_answered_by(&self, other: &Self) -> bool {
+        other.is_of(&self.peer())
+    }
+
     /// What the addresses become.
     #[inline(always)]
     pub fn new_addresses(&self) -> F::Pair {

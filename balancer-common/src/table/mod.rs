@@ -163,20 +163,35 @@ impl Totals {
     /// Connections.
     #[inline(always)]
     pub fn connections(&self) -> u64 {
-        self.opened
-            .get()
-            .wrapping_sub(self.closed.get())
-            .wrapping_sub(self.replaced.get())
+        let ended = self.ended();
+        left(self.opened.get(), ended)
     }
 
     /// Half-open ones.
     #[inline(always)]
     pub fn half_open(&self) -> u64 {
-        self.opened
-            .get()
-            .wrapping_sub(self.completed.get())
-            .wrapping_sub(self.half_closed.get())
+        let ceased = self.ceased();
+        left(self.opened.get(), ceased)
     }
+
+    /// Connections that are over. To be read before `opened`, or some would have ended before they began.
+    #[inline(always)]
+    fn ended(&self) -> u64 {
+        self.closed.get().wrapping_add(self.replaced.get())
+    }
+
+    /// Connections that are not half-open any more; to be read before `opened`.
+    #[inline(always)]
+    fn ceased(&self) -> u64 {
+        self.completed.get().wrapping_add(self.half_closed.get())
+    }
+}
+
+/// How many of those that were opened are left; never less than none.
+#[inline(always)]
+fn left(opened: u64, gone: u64) -> u64 {
+    let left = opened.wrapping_sub(gone);
+    if left > u64::MAX / 2 { 0 } else { left }
 }
 
 /// A table's memory.

@@ -78,9 +78,12 @@ pub fn condemn<F: Family, L: Lines<F>>(
     };
     let dead = Meta::new(Stage::Dead, state, meta.last_seen());
     if !original.replace_meta(dying, dead) && !original.meta().is(Stage::Dead) {
-        // Revived by a packet. (When it is dead, a packet has put a new connection in its place.)
+        // Revived by a packet. (When it is dead, a packet has put a new connection in its place.) A packet may still hold
+        // the word of the dying reply: it must not find that word again when this is tried once more.
         if let Some(reply) = reply {
-            reply.replace_meta(reply_meta.at(Stage::Dying), reply_meta.at(Stage::Live));
+            let later = Tick(reply_meta.last_seen().0.wrapping_add(1));
+            let live = Meta::new(Stage::Live, reply_meta.state(), later);
+            reply.replace_meta(reply_meta.at(Stage::Dying), live);
         }
         return false;
     }
@@ -149,7 +152,13 @@ pub fn recover<F: Family, L: Lines<F>>(lines: &L) {
             continue;
         };
         let meta = line.meta();
-        if meta.is(Stage::Dying) {
+        if !meta.is(Stage::Dying) {
+            continue;
+        }
+        // A flow is not marked as dying before its pair is whole: a reply without its original is what is left of it.
+        if orphaned(lines, line) {
+            kill(line);
+        } else {
             // If it is not, a packet was first.
             line.replace_meta(meta, meta.at(Stage::Live));
         }

@@ -57,7 +57,8 @@ pub fn touch<F: Family, L: Lines<F>>(lines: &L, flow: &Flow<F>, flags: u8, now: 
         let before = meta.state();
         let mut after = before;
         if !before.is_settled(flags) || meta.is(Stage::Dying) {
-            let peer = find(lines, &flow.peer());
+            // A client that came back may have opened another connection in the place of a reply's own, which is gone.
+            let peer = find(lines, &flow.peer()).filter(|peer| peer.is_answered_by(flow));
             match peer {
                 None if reply => return Touched::Gone,
                 // First the original, on which the daemon's decision falls; when it has fallen, the next try sees it.

@@ -26,6 +26,7 @@ const RETAIN: u32 = 12;
 pub async fn run(tables: Shared<Tables>, paths: Paths) {
     for pass in 1_u32.. {
         let start = Instant::now();
+        let replaced = tables.with(|tables| tables.replaced()).await;
         match sweep(&tables).await {
             Ok(swept) => tracing::debug!(?swept, took = ?start.elapsed(), "swept"),
             Err(error) => tracing::error!(%error, "idle connections were not swept"),
@@ -34,16 +35,15 @@ pub async fn run(tables: Shared<Tables>, paths: Paths) {
         if pass.is_multiple_of(RETAIN) {
             paths.retain().await;
         }
-        wait(&tables, took).await;
+        wait(&tables, took, replaced).await;
     }
 }
 
-/// Waits for the next pass. It comes early when packets have replaced connections that were over: their lines are not free
-/// before it, and a client that returns again and again from one port would find none any more.
-async fn wait(tables: &Shared<Tables>, took: Duration) {
-    let (timeouts, replaced) = tables
-        .with(|tables| (tables.config.timeouts, tables.replaced()))
-        .await;
+/// Waits for the next pass. It comes early when packets have replaced connections that were over, more than the
+/// `replaced` ones that the last pass may have seen: their lines are not free before it, and a client that returns again
+/// and again from one port would find none any more.
+async fn wait(tables: &Shared<Tables>, took: Duration, replaced: u64) {
+    let timeouts = tables.with(|tables| tables.config.timeouts).await;
     let start = Instant::now();
     let period = period(&timeouts, took);
     let soonest = took * (SHARE - 1);

@@ -269,6 +269,8 @@ impl<F: Family> FlowTable<F> {
     /// Removes the connections to backends that `wanted` picks by their id; they are to be [freed](FlowTable::free).
     pub fn flush(&mut self, wanted: impl Fn(u32) -> bool) -> Pass {
         const TRIES: u32 = 100;
+        // What packets have replaced since the last pass waits for the next, also when nothing is left.
+        self.is_bare = false;
         let mut pass = Pass {
             next: u32::MAX,
             ..Pass::default()

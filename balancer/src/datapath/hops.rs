@@ -27,8 +27,8 @@ impl HopKeeper {
                 cell.reopen();
             } else if self.closed.contains(&number) {
                 cell.clear();
-            } else if cell.get().is_known() {
-                // If it is closed already, by a daemon that was killed, since when nobody knows.
+            } else if cell.get().is_known() || cell.is_closed() {
+                // If it is closed already, or half cleared, by a daemon that was killed, since when nobody knows.
                 cell.close();
                 closed.insert(number);
             }

@@ -150,9 +150,10 @@ impl Kernel {
         let is_indexed = u8::from(sizes.lookup == FlowLookup::Hash);
         let redirects_back = u8::from(back == Back::Redirect);
         let keys = match pins {
-            Some(pins) => pinned_keys(&pins.join(map::GLOBALS))?,
+            Some(pins) => pinned_keys(pins)?,
             None => None,
         };
+        let is_new = keys.is_none();
         let keys = keys.map_or_else(random, Ok)?;
         let geometry = sizes.geometry(keys);
         let shape = Record(geometry);
@@ -205,32 +206,15 @@ impl Kernel {
             backends: take(&mut ebpf, map::BACKENDS)?.try_into()?,
             ebpf,
         };
-        kernel.check_schema(pins, keys)?;
-        Ok(kernel)
-    }
-
-    /// Sees to it that the maps are of this version; new ones become so.
-    fn check_schema(
-        &mut self,
-        pins: Option<&FilePath>,
-        keys: [u64; KEYS],
-    ) -> Result<(), KernelError> {
-        let Record(globals) = self.globals.get(&0, 0)?;
-        if globals == Globals::default() {
+        if is_new {
             let globals = Globals {
                 schema: SCHEMA.into(),
                 hop_generation: 1,
                 keys,
             };
-            self.globals.set(0, Record(globals), 0)?;
-        } else if globals.schema != u64::from(SCHEMA) {
-            return Err(KernelError::Pinned {
-                path: pins.unwrap_or(FilePath::new("")).display().to_string(),
-                found: format!("schema {}", globals.schema),
-                wanted: format!("schema {SCHEMA}"),
-            });
+            kernel.globals.set(0, Record(globals), 0)?;
         }
-        Ok(())
+        Ok(kernel)
     }
 
     /// The program.
@@ -393,14 +377,25 @@ impl Kernel {
     }
 }
 
-/// The keys of an earlier daemon's tables, if there are any.
-fn pinned_keys(globals: &FilePath) -> Result<Option<[u64; KEYS]>, KernelError> {
-    if !globals.exists() {
+/// The keys of an earlier daemon's tables, if there are any. Nothing of another version's is touched.
+fn pinned_keys(pins: &FilePath) -> Result<Option<[u64; KEYS]>, KernelError> {
+    let path = pins.join(map::GLOBALS);
+    if !path.exists() {
         return Ok(None);
     }
-    let globals: Array<_, Record<Globals>> = Map::Array(MapData::from_pin(globals)?).try_into()?;
+    let globals: Array<_, Record<Globals>> = Map::Array(MapData::from_pin(path)?).try_into()?;
     let Record(globals) = globals.get(&0, 0)?;
-    Ok((globals != Globals::default()).then_some(globals.keys))
+    if globals == Globals::default() {
+        return Ok(None);
+    }
+    if globals.schema != u64::from(SCHEMA) {
+        return Err(KernelError::Pinned {
+            path: pins.display().to_string(),
+            found: format!("schema {}", globals.schema),
+            wanted: format!("schema {SCHEMA}"),
+        });
+    }
+    Ok(Some(globals.keys))
 }
 
 /// Odd numbers by chance.

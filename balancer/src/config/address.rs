@@ -224,7 +224,7 @@ fn usable(
             (Use::Listen, true) => "for any address write `*`, as in \"*:443\"",
             (Use::Listen, false) => "a service listens on a unicast address, or on any with `*`",
             (Use::Backend, _) if address.is_loopback() => {
-                "packets cannot leave for a loopback address: for a server on this box write an address of the box"
+                "packets cannot leave for a loopback address; a server on this box is not supported yet"
             }
             (Use::Backend, _) => "write the server's unicast address",
             (Use::Source, _) => "write a unicast address of the box, or \"masquerade\"",

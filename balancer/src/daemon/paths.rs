@@ -73,6 +73,7 @@ impl Paths {
             tables,
             links: HashMap::new(),
             neighbours: HashMap::new(),
+            fixed: HashSet::new(),
             followed: BTreeMap::new(),
             waiting: Vec::new(),
             ask_ways_at: None,
@@ -129,6 +130,8 @@ struct Follower {
     links: HashMap<u32, Link>,
     /// The addresses that neighbours have or, if they are somebody's next hop, had last.
     neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
+    /// The neighbours whose entries somebody else has fixed: the kernel resolves no such one.
+    fixed: HashSet<(u32, IpAddr)>,
     /// By backend id.
     followed: BTreeMap<u32, Followed>,
     waiting: Vec<Waiting>,
@@ -181,35 +184,43 @@ impl Follower {
             return self.read_all().await;
         };
         let mut next = Some(first);
-        let mut forgotten = Vec::new();
+        let mut lost = HashSet::new();
         while let Some(event) = next {
             match event {
                 Event::Ways => soon(&mut self.ask_ways_at),
                 Event::Lost => return self.read_all().await,
                 Event::Neighbour(neighbour) => self.learn(neighbour),
-                Event::Forgotten(neighbour) => forgotten.push(neighbour),
+                Event::Forgotten(Neighbour {
+                    interface, address, ..
+                }) => {
+                    self.fixed.remove(&(interface, address));
+                    if self.is_next_hop(interface, address) {
+                        // What was known of it is better than nothing.
+                        lost.insert((interface, address));
+                    } else {
+                        self.neighbours.remove(&(interface, address));
+                    }
+                }
             }
             next = self.events.try_recv().ok();
         }
-        for Neighbour {
-            interface, address, ..
-        } in forgotten
-        {
-            if self.is_next_hop(interface, address) {
-                self.resolve(interface, address).await;
-            } else {
-                self.neighbours.remove(&(interface, address));
-            }
+        for (interface, address) in lost {
+            self.resolve(interface, address).await;
         }
         self.write().await
     }
 
     /// Takes in what a neighbour entry says.
     fn learn(&mut self, neighbour: Neighbour) {
+        let key = (neighbour.interface, neighbour.address);
+        if neighbour.is_fixed {
+            self.fixed.insert(key);
+        } else {
+            self.fixed.remove(&key);
+        }
         let Some(mac) = neighbour.mac else {
             return;
         };
-        let key = (neighbour.interface, neighbour.address);
         if self.neighbours.insert(key, mac) != Some(mac) {
             soon(&mut self.invalidate_at);
         }
@@ -217,6 +228,10 @@ impl Follower {
 
     /// Has a neighbour resolved. That fails while its link is down, and is tried again when that changes.
     async fn resolve(&self, interface: u32, address: IpAddr) {
+        if self.fixed.contains(&(interface, address)) {
+            // To ask for it would make it an entry like any other.
+            return;
+        }
         if let Err(error) = self.netlink.resolve(interface, address).await {
             tracing::debug!(%address, %error, "a neighbour cannot be resolved now");
         }
@@ -264,6 +279,7 @@ impl Follower {
         self.read_links().await?;
         let addresses = self.followed.values().map(|followed| followed.address);
         let known = self.netlink.ways(addresses).await?;
+        let before = hops(&self.followed);
         for followed in self.followed.values_mut() {
             let way = known.get(&followed.address).copied().unwrap_or(Way::None);
             if way == Way::None && followed.way != Way::None {
@@ -271,7 +287,8 @@ impl Follower {
             }
             followed.way = way;
         }
-        let next_hops: HashSet<_> = known.into_values().filter_map(hop_of).collect();
+        let next_hops = hops(&self.followed);
+        self.release(&before, &next_hops).await;
         for (interface, address) in next_hops {
             self.resolve(interface, address).await;
         }
@@ -300,7 +317,11 @@ impl Follower {
         targets: Vec<Target>,
         answer: oneshot::Sender<Result<(), PathError>>,
     ) -> Result<(), PathError> {
-        let is_new = |target: &&Target| !self.followed.contains_key(&target.backend);
+        // An id may have been given to another backend since.
+        let is_new = |target: &&Target| {
+            let followed = self.followed.get(&target.backend);
+            followed.is_none_or(|followed| followed.address != target.address)
+        };
         let new: Vec<Target> = targets.iter().filter(is_new).copied().collect();
         let known = self.netlink.ways(new.iter().map(|target| target.address));
         let known = match known.await {
@@ -386,18 +407,19 @@ impl Follower {
     }
 
     async fn retain(&mut self, backends: &HashSet<u32>) {
-        let hops = |followed: &BTreeMap<u32, Followed>| -> HashSet<(u32, IpAddr)> {
-            followed
-                .values()
-                .filter_map(|followed| hop_of(followed.way))
-                .collect()
-        };
         let before = hops(&self.followed);
         self.followed
             .retain(|backend, _| backends.contains(backend));
-        for &(interface, address) in before.difference(&hops(&self.followed)) {
-            // Its link may be gone, and its entry with it.
-            let _ = self.netlink.release(interface, address).await;
+        self.release(&before, &hops(&self.followed)).await;
+    }
+
+    /// Leaves the neighbours to the kernel that are next hops no more.
+    async fn release(&self, before: &HashSet<(u32, IpAddr)>, after: &HashSet<(u32, IpAddr)>) {
+        for &(interface, address) in before.difference(after) {
+            if !self.fixed.contains(&(interface, address)) {
+                // Its link may be gone, and its entry with it.
+                let _ = self.netlink.release(interface, address).await;
+            }
         }
     }
 
@@ -483,6 +505,12 @@ impl Waiting {
         }
         Some(self)
     }
+}
+
+/// The neighbours that ways lead to first.
+fn hops(followed: &BTreeMap<u32, Followed>) -> HashSet<(u32, IpAddr)> {
+    let ways = followed.values().map(|followed| followed.way);
+    ways.filter_map(hop_of).collect()
 }
 
 /// The neighbour that a way leads to first.

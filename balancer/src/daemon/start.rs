@@ -121,7 +121,7 @@ async fn forward(
     };
     for link in &links {
         if config.datapath.interfaces.contains(&link.name) {
-            attach::check(&pins, link)?;
+            attach::check(&pins, link, config.datapath.xdp_mode)?;
         }
     }
     pins.check(sizes)?;
@@ -152,7 +152,12 @@ async fn forward(
     }
     tables
         .with(move |tables| {
-            tables.apply(named)?;
+            // What may fail first: until the image is swapped, packets see what an earlier daemon left.
+            let new = tables.attach_new(&links)?;
+            if let Err(error) = tables.apply(named) {
+                tables.take_off(&new);
+                return Err(error.into());
+            }
             tables.attach(&links)?;
             tables.detach_others()?;
             anyhow::Ok(())

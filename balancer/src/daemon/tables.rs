@@ -48,6 +48,8 @@ pub struct Tables {
     pub overrides: Overrides,
     /// The number of the configuration.
     pub generation: u32,
+    /// The image is older than what it is made of: another could not be made.
+    is_stale: bool,
     /// The index of each link, by its name.
     indexes: HashMap<String, u32>,
     /// The interfaces that the program is attached to, with their index.
@@ -109,6 +111,7 @@ impl Tables {
             hops: HopKeeper::default(),
             overrides: Overrides::default(),
             generation: 0,
+            is_stale: false,
             indexes: HashMap::new(),
             attached: BTreeMap::new(),
         })
@@ -144,6 +147,7 @@ impl Tables {
         self.config = config;
         self.service_ids = ids;
         self.overrides = overrides;
+        self.is_stale = false;
         Ok(())
     }
 
@@ -160,6 +164,7 @@ impl Tables {
         let image = self.image(&self.config, &self.service_ids, &overrides, self.generation)?;
         self.kernel.set_image(&image)?;
         self.overrides = overrides;
+        self.is_stale = false;
         Ok(())
     }
 
@@ -197,15 +202,19 @@ impl Tables {
     /// # Errors
     /// [`KernelError`].
     pub fn set_paths(&mut self, paths: &[(u32, Path)]) -> Result<(), KernelError> {
-        let mut scheduled = false;
         let in_effect: HashSet<u32> = backends(&self.service_ids).collect();
         for &(backend, path) in paths {
-            scheduled |=
+            self.is_stale |=
                 in_effect.contains(&backend) && self.is_resolved(backend)? != path.hop.is_known();
             self.kernel.set_path(backend, path)?;
         }
         self.kernel.invalidate_hops()?;
-        if scheduled {
+        self.refresh()
+    }
+
+    /// Makes the image anew if it is older than what it is made of.
+    fn refresh(&mut self) -> Result<(), KernelError> {
+        if self.is_stale {
             self.change_shares(|_| {})?;
         }
         Ok(())
@@ -240,6 +249,31 @@ impl Tables {
         Ok(())
     }
 
+    /// Attaches the program to the interfaces of the configuration that have none yet, to all or none. Says to which.
+    ///
+    /// # Errors
+    /// As [`Tables::attach`].
+    pub fn attach_new(&mut self, links: &[Link]) -> anyhow::Result<Vec<String>> {
+        let bare = links.iter().filter(|link| link.xdp.is_none()).cloned();
+        let bare: Vec<Link> = bare.collect();
+        let attached = self.attach(&bare);
+        let names: Vec<String> = self.attached.keys().cloned().collect();
+        if attached.is_err() {
+            self.take_off(&names);
+        }
+        attached.map(|()| names)
+    }
+
+    /// Takes the program off interfaces that it was just attached to.
+    pub fn take_off(&mut self, interfaces: &[String]) {
+        for name in interfaces {
+            self.attached.remove(name);
+            if let Err(error) = self.pins.remove_link(name) {
+                tracing::error!(interface = name, %error, "the program stays attached");
+            }
+        }
+    }
+
     /// Attaches the program to interfaces that were deleted and made anew.
     ///
     /// # Errors
@@ -251,12 +285,14 @@ impl Tables {
             return Ok(());
         }
         let before = self.attached.clone();
-        self.attach(links)?;
+        let attached = self.attach(links);
         if before != self.attached {
             tracing::info!("attached to an interface that was made anew");
-            self.change_shares(|_| {})?;
+            self.is_stale = true;
         }
-        Ok(())
+        // Also for those that were attached before one was not.
+        self.refresh()?;
+        attached
     }
 
     /// Takes away the links of interfaces that an earlier daemon was attached to and this one is not.

@@ -45,7 +45,7 @@ pub fn attach(
     mode: XdpMode,
 ) -> Result<(), AttachError> {
     let interface = &link.name;
-    check(pins, link)?;
+    check(pins, link, mode)?;
     let pin = pins.link(interface);
     let refused = |reason: String| AttachError::Refused {
         interface: interface.clone(),
@@ -83,20 +83,31 @@ pub fn attach(
     Err(refused(reason))
 }
 
-/// Sees to it that no program is on an interface but one that an earlier daemon attached.
+/// Sees to it that no program is on an interface but one that an earlier daemon attached, in a mode that is wanted.
 ///
 /// # Errors
-/// [`AttachError::Foreign`].
-pub fn check(pins: &Pins, link: &Link) -> Result<(), AttachError> {
-    match link.xdp {
-        Some((program, _)) if pinned_program(&pins.link(&link.name)) != Some(program) => {
-            Err(AttachError::Foreign {
-                interface: link.name.clone(),
-                program,
-            })
-        }
-        _ => Ok(()),
+/// [`AttachError`].
+pub fn check(pins: &Pins, link: &Link, mode: XdpMode) -> Result<(), AttachError> {
+    let Some((program, is_native)) = link.xdp else {
+        return Ok(());
+    };
+    if pinned_program(&pins.link(&link.name)) != Some(program) {
+        return Err(AttachError::Foreign {
+            interface: link.name.clone(),
+            program,
+        });
     }
+    let other = match mode {
+        XdpMode::Native if !is_native => "generic",
+        XdpMode::Generic if is_native => "native",
+        _ => return Ok(()),
+    };
+    Err(AttachError::Refused {
+        interface: link.name.clone(),
+        reason: format!(
+            "an earlier daemon attached it in {other} mode, and another would interrupt it: run `balancerctl detach` first"
+        ),
+    })
 }
 
 /// The id of the program on a pinned link.

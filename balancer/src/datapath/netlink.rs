@@ -75,6 +75,9 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// Its MAC address, while the entry is valid.
     pub mac: Option<[u8; 6]>,
+    /// Whether somebody has set the entry by hand, or a control plane has (`permanent`, `noarp`, `extern_learn`): the
+    /// kernel does not resolve it, and would make it an entry like any other if it were told to.
+    pub is_fixed: bool,
 }
 
 /// What changed.
@@ -315,10 +318,15 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
             | NeighbourState::Stale
             | NeighbourState::Delay
     );
+    let is_fixed = matches!(
+        message.header.state,
+        NeighbourState::Permanent | NeighbourState::Noarp
+    ) || message.header.flags.contains(NeighbourFlags::ExtLearned);
     Some(Neighbour {
         interface: message.header.ifindex,
         address,
         mac: mac.filter(|_| valid),
+        is_fixed,
     })
 }
 

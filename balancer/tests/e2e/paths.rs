@@ -106,6 +106,34 @@ fn a_new_mac_address_is_followed_within_a_second() {
 }
 
 #[test]
+fn an_entry_that_an_operator_made_is_left_alone() {
+    let Some(mut site) = Site::new("fixed", Shape::Links, 1) else {
+        return;
+    };
+    let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
+    let mac = site.backends[0].mac("eth0").unwrap();
+    let line = format!("neigh replace 10.0.1.3 dev eth1 lladdr {mac} nud permanent");
+    site.balancer.ip(&line).unwrap();
+    let is_left = |site: &Site| {
+        let shown = site.balancer.run("ip", ["neigh", "show", "10.0.1.3"]);
+        let entry = shown.unwrap().stdout;
+        assert!(entry.contains("PERMANENT"), "{entry}");
+    };
+    let services = nth("192.0.2.10:7", &[backend("10.0.1.3:7")]);
+    site.start(&services);
+    greeting(&site.client, TO.into(), None);
+    is_left(&site);
+    // All ways are asked for anew.
+    site.balancer.route("203.0.113.0/24", "10.0.1.3").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    is_left(&site);
+    site.reload(&nth("192.0.2.10:7", &[backend("10.0.1.4:7")]));
+    site.reload(&services);
+    greeting(&site.client, TO.into(), None);
+    is_left(&site);
+}
+
+#[test]
 fn a_backend_that_is_not_there_yet_joins_when_it_comes() {
     let Some(mut site) = Site::new("late", Shape::Links, 2) else {
         return;

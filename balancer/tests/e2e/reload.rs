@@ -70,7 +70,7 @@ fn connections_outlive_fifty_reloads() {
 #[test]
 fn every_backend_of_a_large_configuration_is_replaced() {
     const BACKENDS: u16 = 10_000;
-    let Some(mut site) = Site::new("large", Shape::Links, 1) else {
+    let Some(mut site) = Site::new("large", Shape::Links, 2) else {
         return;
     };
     let of = |first: u16| {
@@ -81,7 +81,7 @@ fn every_backend_of_a_large_configuration_is_replaced() {
         nth("192.0.2.10:80", &backends)
     };
     site.start(&of(1));
-    for first in [20_001, 40_001, 1] {
+    for first in [20_001, 40_001, 1, 10_001] {
         let start = Instant::now();
         site.reload(&of(first));
         println!("replaced in {:.1?}", start.elapsed());
@@ -89,7 +89,17 @@ fn every_backend_of_a_large_configuration_is_replaced() {
         assert_eq!(services[0].backends.len(), usize::from(BACKENDS));
         assert_eq!(services[0].backends[0].address, format!("10.0.1.3:{first}"));
     }
-    assert_eq!(site.status().generation, 4);
+    assert_eq!(site.status().generation, 5);
+    // By now every id has been given; the next backend gets that of another, and not its way.
+    let _echo = TcpEcho::start(&site.backends[1], [7]).unwrap();
+    site.reload(&nth("192.0.2.10:7", &[backend("10.0.2.3:7")]));
+    let to = SocketAddr::from(([192, 0, 2, 10], 7));
+    assert_eq!(greeting(&site.client, to, None).0, "b2");
+    let backends = &site.services()[0].backends;
+    assert_eq!(
+        (backends[0].state, backends[0].connections_total),
+        (BackendState::Up, 1)
+    );
 }
 
 #[test]

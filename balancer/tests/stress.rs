@@ -421,7 +421,8 @@ fn check_table<F: Family>(table: &FlowTable<F>) {
             let established = flow.meta().state().has(State::ESTABLISHED)
                 || peer.meta().state().has(State::ESTABLISHED);
             half_open += u64::from(!established);
-            assert_eq!(phase == Phase::HalfOpen, !established);
+            let is_half = matches!(phase, Phase::HalfOpen | Phase::Refused);
+            assert_eq!(is_half, !established);
         }
     }
     assert_eq!(lines().count(), 2 * originals as usize);

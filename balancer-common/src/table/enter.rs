@@ -256,9 +256,8 @@ pub fn give_way<F: Family, L: Lines<F>>(lines: &L, old: &Flow<F>) -> bool {
         return !meta.is_visible();
     }
     let reply = find(lines, &old.peer());
-    let is_closing =
-        |reply: &Flow<F>| Phase::of(meta.state(), reply.meta().state()) == Phase::Closing;
-    if reply.is_some_and(|reply| !is_closing(reply)) || !old.replace_meta(meta, meta.replaced()) {
+    let is_over = |reply: &Flow<F>| Phase::of(meta.state(), reply.meta().state()).is_over();
+    if reply.is_some_and(|reply| !is_over(reply)) || !old.replace_meta(meta, meta.replaced()) {
         return false;
     }
     if let Some(totals) = lines.totals() {

@@ -87,6 +87,8 @@ pub const fn is_opening(protocol: u8, flags: u8) -> bool {
 pub enum Phase {
     /// TCP's handshake is not complete; of UDP one direction was seen.
     HalfOpen,
+    /// TCP: there was a RST instead of a handshake.
+    Refused,
     /// Both directions talk.
     Established,
     /// TCP: both have sent FIN, or one RST.
@@ -101,12 +103,23 @@ impl Phase {
         let either = original.0 | reply.0;
         let both = original.0 & reply.0;
         if either & State::ESTABLISHED == 0 {
-            Self::HalfOpen
+            if either & State::RST == 0 {
+                Self::HalfOpen
+            } else {
+                Self::Refused
+            }
         } else if either & State::RST != 0 || both & State::FIN != 0 {
             Self::Closing
         } else {
             Self::Established
         }
+    }
+
+    /// Whether there is nothing more to come, so that the client may begin anew from the same port.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Refused | Self::Closing)
     }
 }
 
@@ -180,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connection_stays_half_open() {
+    fn a_refused_connection_is_over() {
         let (seen, completed) = phases(protocol::TCP, &[(true, SYN), (false, RST | ACK)]);
-        assert_eq!(seen, [Phase::HalfOpen; 2]);
+        assert_eq!(seen, [Phase::HalfOpen, Phase::Refused]);
         assert_eq!(completed, 0);
     }
 

@@ -69,7 +69,7 @@ pub fn touch<F: Family, L: Lines<F>>(lines: &L, flow: &Flow<F>, flags: u8, now: 
             if protocol == protocol::TCP
                 && !reply
                 && state::is_opening(protocol, flags)
-                && peer.is_none_or(|peer| Phase::of(before, peer) == Phase::Closing)
+                && peer.is_none_or(|peer| Phase::of(before, peer).is_over())
             {
                 return Touched::Over;
             }

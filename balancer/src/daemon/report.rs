@@ -337,7 +337,7 @@ fn document<F: Family>(
         state: match (is_tcp, connection.phase()) {
             (true, Phase::HalfOpen) => ConnectionState::Handshake,
             (true, Phase::Established) => ConnectionState::Established,
-            (true, Phase::Closing) => ConnectionState::Closing,
+            (true, Phase::Closing | Phase::Refused) => ConnectionState::Closing,
             (false, Phase::HalfOpen) => ConnectionState::OneWay,
             (false, _) => ConnectionState::Stream,
         },

@@ -73,11 +73,16 @@ impl<F: Family> Connection<'_, F> {
     }
 }
 
+/// How long a connection is remembered that was refused: it must not fill the half-open part of the table, and whoever
+/// repeats the SYN begins anew.
+const REFUSED: Duration = Duration::from_secs(1);
+
 /// How long a connection of this protocol in this phase may be idle.
 #[must_use]
 pub fn timeout(timeouts: &Timeouts, ip_protocol: u8, phase: Phase) -> Duration {
     match (ip_protocol == protocol::TCP, phase) {
         (true, Phase::HalfOpen) => timeouts.tcp_handshake,
+        (true, Phase::Refused) => timeouts.tcp_handshake.min(REFUSED),
         (true, Phase::Established) => timeouts.tcp_established,
         (true, Phase::Closing) => timeouts.tcp_closing,
         (false, Phase::HalfOpen) => timeouts.udp,
@@ -85,13 +90,36 @@ pub fn timeout(timeouts: &Timeouts, ip_protocol: u8, phase: Phase) -> Duration {
     }
 }
 
-/// The shortest of [`timeout`]s for a protocol: who was idle for less is alive in any phase.
-fn shortest(timeouts: &Timeouts, ip_protocol: u8) -> Duration {
-    [Phase::HalfOpen, Phase::Established, Phase::Closing]
-        .into_iter()
-        .map(|phase| timeout(timeouts, ip_protocol, phase))
-        .min()
-        .unwrap_or_default()
+/// The shortest of [`timeout`]s by what one flow shows: who was idle for less is alive, whatever the other one shows.
+#[derive(Clone, Copy, Debug)]
+struct Shortest {
+    established: Duration,
+    any: Duration,
+}
+
+impl Shortest {
+    fn of(timeouts: &Timeouts, ip_protocol: u8) -> Self {
+        let [half_open, refused, established, closing] = [
+            Phase::HalfOpen,
+            Phase::Refused,
+            Phase::Established,
+            Phase::Closing,
+        ]
+        .map(|phase| timeout(timeouts, ip_protocol, phase));
+        let established = established.min(closing);
+        Self {
+            established,
+            any: established.min(half_open).min(refused),
+        }
+    }
+
+    fn by(self, state: State) -> Duration {
+        if state.has(State::ESTABLISHED) {
+            self.established
+        } else {
+            self.any
+        }
+    }
 }
 
 /// For how long nothing came; never more than it was, although flows are not written to for each packet.
@@ -253,11 +281,11 @@ impl<F: Family> FlowTable<F> {
             let closing = if flow.is_reply() {
                 ends && find(self, &flow.peer()).is_some_and(|original| {
                     original.meta().state().0 & ENDING == 0
-                        && self.connection(original).phase() == Phase::Closing
+                        && self.connection(original).phase().is_over()
                 })
             } else {
                 *counts.entry(flow.backend()).or_default() += 1;
-                ends && self.connection(flow).phase() == Phase::Closing
+                ends && self.connection(flow).phase().is_over()
             };
             if closing && let Some(count) = counts.get_mut(&flow.backend()) {
                 *count = count.saturating_sub(1);
@@ -330,7 +358,7 @@ impl<F: Family> FlowTable<F> {
         if self.is_bare && self.count() == 0 && pass.next == 0 {
             return false;
         }
-        let shortest = [protocol::TCP, protocol::UDP].map(|number| shortest(timeouts, number));
+        let shortest = [protocol::TCP, protocol::UDP].map(|number| Shortest::of(timeouts, number));
         let end = lines.min(pass.next + SOME);
         while pass.next < end {
             let index = pass.next;
@@ -351,7 +379,7 @@ impl<F: Family> FlowTable<F> {
                 continue;
             }
             let shortest = shortest[usize::from(line.protocol() != protocol::TCP)];
-            let is_idle = idle(meta.last_seen(), now) >= shortest;
+            let is_idle = idle(meta.last_seen(), now) >= shortest.by(meta.state());
             if line.is_reply() {
                 pass.hops.insert(line.hop().number);
                 if is_idle && orphaned(self, line) {

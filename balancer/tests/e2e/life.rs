@@ -276,3 +276,30 @@ fn idle_connections_expire() {
         held.local_addr().unwrap()
     );
 }
+
+#[test]
+fn who_was_refused_begins_anew() {
+    let Some(mut site) = Site::new("refused", Shape::Links, 2) else {
+        return;
+    };
+    // Nobody listens at the first backend.
+    let _echo = TcpEcho::start(&site.backends[1], [7]).unwrap();
+    site.start(&nth(
+        "192.0.2.10:7",
+        &[backend("10.0.1.3:7"), backend("10.0.2.3:7")],
+    ));
+    let error = site.client.connect(TO.into(), Some(4000), SOON);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("refused"), "{error}");
+    let half_open = || site.status().connections.half_open;
+    assert_eq!(half_open(), 1);
+    // The same port once more is another connection, to the next backend.
+    assert_eq!(greeting(&site.client, TO.into(), Some(4000)).0, "b2");
+    // What was refused does not take up room for as long as a handshake may.
+    let error = site.client.connect(TO.into(), Some(4001), SOON);
+    assert!(error.is_err());
+    eventually("the refused ones to go", Duration::from_secs(10), || {
+        half_open() == 0
+    })
+    .unwrap();
+}

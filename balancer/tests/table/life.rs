@@ -85,14 +85,15 @@ fn tcp_lives() -> Vec<Vector> {
             .counts(0, 1, [3, 120], [1, 40])
             .leaves(2, 1),
         Vector::new(
-            "a refused connection stays half-open, and with its backend",
+            "a refused connection is over, and the same SYN again goes to the next backend",
             WEB,
         )
         .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
         .backend(tcp("RA", ONE, BOX), to_client(WEB_AT, CLIENT))
-        .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
-        .counts(0, 1, [2, 80], [1, 40])
-        .leaves(2, 1),
+        .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, TWO))
+        .counts(0, 1, [1, 40], [1, 40])
+        .counts(1, 1, [1, 40], [0, 0])
+        .leaves(2, 2),
     ]
 }
 

@@ -13,6 +13,9 @@ pub const MAX_SERVICES: u32 = 8192;
 /// How many backends can have an id: likewise.
 pub const MAX_BACKENDS: u32 = 32_768;
 
+/// How many interfaces can be attached to.
+pub const MAX_LINKS: u32 = 1024;
+
 /// The name of a constant of the object, a byte that the loader sets. Not 0: a frame is sent out of the interface that it
 /// came in by as out of any other, by a redirect. A veth wakes its peer for frames transmitted from within the program
 /// (`XDP_TX`) only if there is an XDP program on the peer too.
@@ -36,6 +39,8 @@ pub mod map {
     pub const INDEX_V6: &str = "INDEX_V6";
     /// [`crate::table::Totals`] of IPv4, then of IPv6.
     pub const TOTALS: &str = "TOTALS";
+    /// The interfaces that the program is attached to, by their index: answers leave by no others.
+    pub const LINKS: &str = "LINKS";
     /// [`crate::hop::HopCell`] by number.
     pub const HOPS: &str = "HOPS";
     /// The current [`crate::image`], an array in an array of one.
@@ -59,12 +64,13 @@ pub mod map {
     /// [`super::Identity`] of backends by id; the program does not use it.
     pub const BACKENDS: &str = "BACKENDS";
     /// All of them.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 17] = [
         FLOWS_V4,
         FLOWS_V6,
         INDEX_V4,
         INDEX_V6,
         TOTALS,
+        LINKS,
         HOPS,
         IMAGE,
         PORTS,

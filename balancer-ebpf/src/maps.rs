@@ -16,7 +16,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
-    BackendStats, Globals, Identity, MAX_BACKENDS, MAX_SERVICES, Path, ServiceStats, Stats,
+    BackendStats, Globals, Identity, MAX_BACKENDS, MAX_LINKS, MAX_SERVICES, Path, ServiceStats,
+    Stats,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS as HOP_CELLS, Hop, HopCell, Hops};
@@ -51,6 +52,8 @@ static INDEX_V4: HashMap<Tuple<V4>, u32, 1> = HashMap::new(); // set by the load
 static INDEX_V6: HashMap<Tuple<V6>, u32, 1> = HashMap::new(); // set by the loader
 #[btf_map]
 static TOTALS: Shared<Totals, 2> = Shared::new();
+#[btf_map]
+static LINKS: HashMap<u32, u32, { MAX_LINKS as usize }> = HashMap::new();
 #[btf_map]
 static HOPS: Shared<HopCell, { HOP_CELLS as usize }> = Shared::new();
 #[btf_map]
@@ -570,6 +573,8 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         };
         let (six, seven) = (u64::from_le(six), u64::from_le(seven));
         let interface = u64::from_le(one) as u32;
+        // A bridge or a VLAN device cannot send what XDP hands it.
+        LINKS.get_ptr(interface)?;
         Some(Hop::from_words(
             interface,
             seven >> 16,

@@ -112,6 +112,7 @@ fn load(lookup: FlowLookup, pins: &FilePath) -> Kernel {
         kernel.set_path(backend, path).unwrap();
     }
     kernel.set_image(&image()).unwrap();
+    kernel.set_links(&[INGRESS]).unwrap();
     kernel
 }
 

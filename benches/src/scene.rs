@@ -111,6 +111,7 @@ impl Scene {
         if with_kernel {
             let mut loaded = Kernel::load(sizes, Back::Transmit, None)?;
             loaded.set_image(&image)?;
+            loaded.set_links(&[INGRESS, ELSEWHERE])?;
             for (backend, path) in (0..).zip(&paths) {
                 loaded.set_path(backend, *path)?;
             }

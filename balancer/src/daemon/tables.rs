@@ -245,6 +245,8 @@ impl Tables {
             let program = self.kernel.program()?;
             attach(program, &self.pins, link, mode)?;
             self.attached.insert(name, link.index);
+            let attached: Vec<u32> = self.attached.values().copied().collect();
+            self.kernel.set_links(&attached)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::Path as FilePath;
 
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
@@ -110,6 +110,8 @@ pub struct Kernel {
     pub v6: FlowTable<V6>,
     /// The next hops of clients, by number.
     pub hops: Mapped<HopCell>,
+    /// The interfaces that answers may leave by, by their index.
+    links: HashMap<MapData, u32, u32>,
     /// The table of ports.
     ports: Mapped<Word>,
     /// The current image, at 0.
@@ -193,6 +195,7 @@ impl Kernel {
                 &totals,
             )?,
             hops,
+            links: take(&mut ebpf, map::LINKS)?.try_into()?,
             ports: mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?,
             current: None,
             image: take(&mut ebpf, map::IMAGE)?.try_into()?,
@@ -274,6 +277,21 @@ impl Kernel {
     /// [`KernelError::Map`].
     pub fn path(&self, backend: u32) -> Result<Path, KernelError> {
         Ok(self.paths.get(&backend, 0)?.0)
+    }
+
+    /// Sets the interfaces that answers may leave by: those that the program is attached to.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn set_links(&mut self, indexes: &[u32]) -> Result<(), KernelError> {
+        let known: Vec<u32> = self.links.keys().collect::<Result<_, _>>()?;
+        for index in indexes {
+            self.links.insert(index, index, 0)?;
+        }
+        for index in known.iter().filter(|index| !indexes.contains(index)) {
+            self.links.remove(index)?;
+        }
+        Ok(())
     }
 
     /// Makes every flow ask for its next hop again.

@@ -189,6 +189,36 @@ fn a_link_that_is_made_anew_is_attached_again() {
     greeting(&site.client, TO.into(), None);
 }
 
+/// The route to the client is by the bridge, which XDP cannot send by: the answer goes the way the question came.
+#[test]
+fn a_client_behind_a_port_of_a_bridge_is_answered() {
+    let Some(mut site) = Site::new("bridge", Shape::Links, 1) else {
+        return;
+    };
+    let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
+    site.balancer
+        .ip_batch([
+            "addr flush dev eth0",
+            "link add br0 type bridge",
+            "link set eth0 master br0",
+            "link set br0 up",
+        ])
+        .unwrap();
+    site.balancer.address("br0", "192.0.2.10/24").unwrap();
+    let client = [192, 0, 2, 1].into();
+    eventually("the bridge to forward", PATIENCE, || {
+        site.balancer
+            .ping(client, Duration::from_millis(200))
+            .is_ok()
+    })
+    .unwrap();
+    site.start(&nth("192.0.2.10:7", &[backend("10.0.1.3:7")]));
+    for _ in 0..3 {
+        greeting(&site.client, TO.into(), None);
+    }
+    assert_eq!(site.services()[0].backends[0].connections_total, 3);
+}
+
 #[test]
 fn a_route_to_backends_behind_a_router_is_followed() {
     let Some(mut site) = Site::new("routed", Shape::Links, 2) else {

@@ -20,7 +20,7 @@ use balancer_common::table::{Lines as _, Totals, find};
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Pass, Verdict};
 
-use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE};
+use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, OTHER_SIDE};
 
 /// How many services and backends a box of these tests may have.
 const IDS: u32 = 64;
@@ -195,6 +195,9 @@ impl Engines {
         });
         if let Some(kernel) = &mut self.kernel {
             kernel.set_image(&image).unwrap();
+            kernel
+                .set_links(&[CLIENT_SIDE, BACKEND_SIDE, OTHER_SIDE])
+                .unwrap();
         }
         self.memory.set_image(image);
     }

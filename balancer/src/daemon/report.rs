@@ -39,8 +39,12 @@ impl Filter {
     }
 }
 
+/// What stands for the settings of a service that is not in the configuration any more.
+const REMOVED: &str = "removed";
+
 impl Tables {
-    /// The services, with the counters of their backends.
+    /// The services, with the counters of their backends. Behind those of the configuration come those that were in it,
+    /// as long as they have connections.
     ///
     /// # Errors
     /// [`KernelError`].
@@ -55,11 +59,8 @@ impl Tables {
                 let share = self.overrides.share(service, backend);
                 backends.push(self.backend(id, backend.to_string(), state, share, &active)?);
             }
-            for id in gone.remove(&service.name).unwrap_or_default() {
-                let name = self.ids.backend(id).map(backend_name).unwrap_or_default();
-                let state = BackendState::Removed;
-                backends.push(self.backend(id, name, state, Share::Weight(0), &active)?);
-            }
+            let gone = gone.remove(&service.name).unwrap_or_default();
+            backends.extend(self.gone(&gone, &active)?);
             let refused = self.kernel.service_stats(ids.service)?;
             services.push(Service {
                 name: service.name.clone(),
@@ -76,21 +77,44 @@ impl Tables {
                 },
             });
         }
+        let mut gone: Vec<_> = gone.into_iter().collect();
+        gone.sort_unstable();
+        for (name, ids) in gone {
+            let protocol = ids.first().and_then(|&id| self.ids.backend(id));
+            services.push(Service {
+                name,
+                protocol: protocol.map(protocol_name).unwrap_or_default(),
+                listen: REMOVED.to_owned(),
+                scheduler: REMOVED.to_owned(),
+                source_nat: REMOVED.to_owned(),
+                backends: self.gone(&ids, &active)?,
+                refused: Refused::default(),
+            });
+        }
         Ok(ServicesDocument {
             version: Version,
             services,
         })
     }
 
+    /// Backends that are not in the configuration any more.
+    fn gone(&self, ids: &[u32], active: &HashMap<u32, u64>) -> Result<Vec<Backend>, KernelError> {
+        let backend = |&id: &u32| {
+            let name = self.ids.backend(id).map(backend_name).unwrap_or_default();
+            self.backend(id, name, BackendState::Removed, Share::Weight(0), active)
+        };
+        ids.iter().map(backend).collect()
+    }
+
     /// Backends that are not in the configuration and have connections, by their service.
     fn removed(&self, active: &HashMap<u32, u64>) -> HashMap<String, Vec<u32>> {
         let mut removed: HashMap<String, Vec<u32>> = HashMap::new();
+        let all = self.service_ids.iter().flat_map(|ids| &ids.backends);
+        let configured: HashSet<u32> = all.copied().collect();
         for &id in active.keys() {
-            let configured = self
-                .service_ids
-                .iter()
-                .any(|ids| ids.backends.contains(&id));
-            if !configured && let Some(identity) = self.ids.backend(id) {
+            if !configured.contains(&id)
+                && let Some(identity) = self.ids.backend(id)
+            {
                 removed.entry(service_name(identity)).or_default().push(id);
             }
         }
@@ -368,6 +392,12 @@ pub fn service_name(identity: &Identity) -> String {
         .take_while(|&byte| byte != 0)
         .collect();
     String::from_utf8_lossy(&name).into_owned()
+}
+
+/// The name of an identity's protocol.
+fn protocol_name(identity: &Identity) -> String {
+    let is_tcp = identity.protocol == protocol::TCP;
+    if is_tcp { "tcp" } else { "udp" }.to_owned()
 }
 
 /// The backend that an identity names, as the configuration shows it.

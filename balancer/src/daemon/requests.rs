@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::overrides::Overrides;
 use super::reload::Reloader;
-use super::report::Filter;
+use super::report::{Filter, service_name};
 use super::shared::Shared;
 use super::tables::Tables;
 use crate::config::{Backend, Service, Share};
@@ -171,6 +171,15 @@ fn position(tables: &Tables, service: &str) -> Result<usize, ControlError> {
         })
 }
 
+/// Whether a service is in the configuration, or was and may have connections still.
+fn known(tables: &Tables, service: &str) -> Result<(), ControlError> {
+    let mut left = tables.ids.backends();
+    if left.any(|(_, identity)| service_name(identity) == service) {
+        return Ok(());
+    }
+    position(tables, service).map(drop)
+}
+
 impl Handler for Requests {
     async fn handle(&self, request: Request) -> Result<Document, ControlError> {
         match request {
@@ -186,7 +195,7 @@ impl Handler for Requests {
             } => {
                 let connections = self.tables.with(move |tables| {
                     if let Some(service) = &service {
-                        position(tables, service)?;
+                        known(tables, service)?;
                     }
                     Ok::<_, ControlError>(
                         tables.connections(&Filter { service, backend }, limit)?,
@@ -234,7 +243,7 @@ impl Handler for Requests {
             Request::FlushConnections { service } => {
                 let flushed = self.tables.with(move |tables| {
                     if let Some(service) = &service {
-                        position(tables, service)?;
+                        known(tables, service)?;
                     }
                     Ok::<_, ControlError>(tables.flush(service.as_deref())?)
                 });

@@ -223,3 +223,33 @@ fn a_removed_backend_is_shown_until_its_last_connection_ends() {
     drop(held);
     eventually("the removed backend to go", PATIENCE, || find().is_none()).unwrap();
 }
+
+#[test]
+fn a_removed_service_is_shown_and_can_be_cut() {
+    let Some(mut site) = Site::new("removed", Shape::Links, 1) else {
+        return;
+    };
+    let _echo = TcpEcho::start(&site.backends[0], [7, 8]).unwrap();
+    let old = nth("192.0.2.10:7", &[backend("10.0.1.3:7")]).replace("web", "old");
+    site.start(&old);
+    let to = SocketAddr::from(([192, 0, 2, 10], 7));
+    let held = site.client.connect(to, None, SOON).unwrap();
+    site.reload(&nth("192.0.2.10:8", &[backend("10.0.1.3:8")]));
+    let services = site.services();
+    let names: Vec<&str> = services.iter().map(|service| &*service.name).collect();
+    assert_eq!(names, ["web", "old"]);
+    assert_eq!(services[1].listen, "removed");
+    let left = &services[1].backends[0];
+    assert_eq!(
+        (left.state, left.connections_active),
+        (BackendState::Removed, 1)
+    );
+    assert!(site.ctl(&["services"]).unwrap().contains("removed"));
+    let listed = site.ctl(&["connections", "--service", "old"]).unwrap();
+    let client = held.local_addr().unwrap().to_string();
+    assert!(listed.contains(&client), "{listed}");
+    site.ctl(&["flush", "connections", "--service", "old"])
+        .unwrap();
+    assert_eq!(site.services().len(), 1);
+    assert!(site.ctl(&["connections", "--service", "new"]).is_err());
+}

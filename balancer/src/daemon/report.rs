@@ -250,6 +250,7 @@ impl Tables {
             Drop::PortsExhausted,
             Drop::TupleInUse,
             Drop::NoNextHop,
+            Drop::Contended,
         ])
     }
 

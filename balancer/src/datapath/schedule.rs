@@ -5,7 +5,8 @@ use std::collections::BinaryHeap;
 
 use balancer_common::image::Column;
 
-/// How many slots an nth schedule has at most. Weights whose smallest common cycle is longer are rounded to it.
+/// How many slots an nth schedule has at most, but for rounding. Weights whose smallest common cycle is longer are rounded
+/// to it, each to the next slot.
 pub const MAX_SLOTS: u64 = 1 << 20;
 
 /// The order of an nth schedule: each backend as often as its weight says (divided by what all weights have in
@@ -26,7 +27,7 @@ pub fn nth(weights: &[u16]) -> Vec<u32> {
     let total: u64 = turns.iter().sum();
     if total > MAX_SLOTS {
         for turn in turns.iter_mut().filter(|turn| **turn > 0) {
-            *turn = (*turn * MAX_SLOTS / total).max(1);
+            *turn = ((*turn * MAX_SLOTS + total / 2) / total).max(1);
         }
     }
     let slots = turns.iter().sum::<u64>() as usize;
@@ -157,6 +158,9 @@ mod tests {
         let order = nth(&weights);
         assert!(order.len() as u64 <= MAX_SLOTS + 201);
         assert!(counts(&order, 201).iter().all(|&count| count > 0));
+        // 1.9 slots, were there parts of them.
+        let weights: Vec<u16> = (0..160).map(|index| 65_500 - index).chain([19]).collect();
+        assert_eq!(counts(&nth(&weights), 161)[160], 2);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use balancer::control::document::{BackendState, ReloadDocument, ReloadResult};
-use balancer_lab::{KeepAlive, Nginx, Signal, TcpEcho, WebConfig, eventually};
+use balancer::control::document::{Backend, BackendState, ReloadDocument, ReloadResult};
+use balancer_lab::{KeepAlive, Nginx, Signal, TcpEcho, WebConfig, eventually, eventually_some};
 
 use crate::schedule::{backend, nth};
 use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
@@ -120,7 +120,15 @@ fn a_wrong_configuration_changes_nothing() {
     let to = SocketAddr::from(([192, 0, 2, 10], 7));
     let rotation = || [0; 4].map(|_| greeting(&site.client, to, None).0);
     let before = rotation();
-    let services = site.services();
+    // Until the last packets of those connections have been counted.
+    let settled = || {
+        let services = site.services();
+        thread::sleep(Duration::from_millis(100));
+        let is_open = |backend: &Backend| backend.connections_active > 0;
+        let is_over = !services[0].backends.iter().any(is_open);
+        (is_over && services == site.services()).then_some(services)
+    };
+    let services = eventually_some("the connections to end", PATIENCE, settled).unwrap();
 
     site.configure(&good.replace("scheduler", "schedular"));
     site.daemon().kill(Signal::SIGHUP).unwrap();

@@ -4,11 +4,12 @@ use core::fmt::Debug;
 use core::hash::Hash;
 
 use crate::checksum;
+use crate::icmp::Quoted;
 use crate::packet::Packet;
 use crate::parse::{self, L3};
 use crate::tuple::Tuple;
 use crate::verdict::{Drop, Exit};
-use crate::wire::{ipv4, ipv6};
+use crate::wire::{ipv4, ipv6, protocol};
 use crate::word::Word;
 
 /// A pair of addresses in shared memory. It is written by one CPU before others look at it, so it need not be whole.
@@ -82,6 +83,10 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     type PairWords: PairCell<Self::Pair>;
     /// 4 or 6.
     const VERSION: u8;
+    /// The protocol number of its ICMP.
+    const ICMP: u8;
+    /// No addresses.
+    const NO_PAIR: Self::Pair;
 
     /// Puts two addresses side by side.
     fn pair(source: Self::Address, destination: Self::Address) -> Self::Pair;
@@ -112,6 +117,24 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     /// The TTL or hop limit of the header at `offset`; `None` when the frame ends before.
     fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8>;
 
+    /// Whether an ICMP type is an error.
+    fn is_error(kind: u8) -> bool;
+
+    /// Reads the network header at `offset` that an error quotes; `None` when the transport header cannot be found
+    /// behind it: it is malformed, cut, or of a fragment.
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Quoted<Self>>;
+
+    /// Writes new addresses into a quoted network header and, where it has a checksum, brings that up to date by `delta`.
+    ///
+    /// # Errors
+    /// [`Drop::Truncated`], not of a header that was read.
+    fn rewrite_quoted<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        new: &Self::Pair,
+        delta: u16,
+    ) -> Result<(), Exit>;
+
     /// Writes new addresses, decrements the TTL and, where the header has one, brings its checksum up to date by
     /// `delta`, which accounts for both.
     ///
@@ -139,6 +162,8 @@ impl Family for V4 {
     type Pair = u64;
     type PairWords = Word;
     const VERSION: u8 = 4;
+    const ICMP: u8 = protocol::ICMP;
+    const NO_PAIR: u64 = 0;
 
     #[inline(always)]
     fn pair(source: u32, destination: u32) -> u64 {
@@ -209,6 +234,39 @@ impl Family for V4 {
         header.forward(*new, delta);
         Ok(())
     }
+
+    /// Destination Unreachable, Time Exceeded, Parameter Problem. (Source Quench is ignored: RFC 6633; Redirect is not
+    /// forwarded: RFC 1812, section 5.2.7.2.)
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Quoted<Self>> {
+        let header = ipv4::Header(packet.window(offset)?);
+        let length = header.header_length();
+        if header.version() != 4 || length < ipv4::LENGTH || header.is_fragment() {
+            return None;
+        }
+        Some(Quoted {
+            addresses: header.addresses(),
+            protocol: header.protocol(),
+            l4: offset + length,
+        })
+    }
+
+    #[inline(always)]
+    fn rewrite_quoted<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        new: &u64,
+        delta: u16,
+    ) -> Result<(), Exit> {
+        let header = ipv4::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
+        header.translate(*new, delta);
+        Ok(())
+    }
 }
 
 impl Family for V6 {
@@ -216,6 +274,8 @@ impl Family for V6 {
     type Pair = [u64; 4];
     type PairWords = [Word; 4];
     const VERSION: u8 = 6;
+    const ICMP: u8 = protocol::ICMPV6;
+    const NO_PAIR: [u64; 4] = [0; 4];
 
     #[inline(always)]
     fn pair(source: [u64; 2], destination: [u64; 2]) -> [u64; 4] {
@@ -286,6 +346,44 @@ impl Family for V6 {
             return Err(Drop::TtlExceeded.into());
         }
         header.forward(*new);
+        Ok(())
+    }
+
+    /// Destination Unreachable, Packet Too Big, Time Exceeded, Parameter Problem (RFC 4443, section 2.1).
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Quoted<Self>> {
+        let header = ipv6::Header(packet.window(offset)?);
+        if header.version() != 6 {
+            return None;
+        }
+        let (protocol, skipped) = parse::transport(
+            packet,
+            offset + ipv6::LENGTH,
+            header.next_header(),
+            header.payload_length(),
+        )
+        .ok()?;
+        Some(Quoted {
+            addresses: header.addresses(),
+            protocol,
+            l4: offset + ipv6::LENGTH + usize::from(skipped),
+        })
+    }
+
+    #[inline(always)]
+    fn rewrite_quoted<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        new: &[u64; 4],
+        _: u16,
+    ) -> Result<(), Exit> {
+        let header = ipv6::HeaderMut(packet.window_mut(offset).ok_or(Drop::Truncated)?);
+        header.translate(*new);
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ pub mod abi;
 pub mod checksum;
 pub mod family;
 pub mod hop;
+pub mod icmp;
 pub mod image;
 pub mod nat;
 pub mod open;

@@ -265,24 +265,37 @@ pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Exit>
     if source == destination {
         return Err(Drop::Land.into());
     }
-    let mut next = header.next_header();
-    let mut skipped = 0_u16;
-    if is_extension(next) {
-        let walked = packet.extensions(offset + ipv6::LENGTH, next, payload);
-        match Walked::of(walked) {
-            Walked::Transport { protocol, length } => (next, skipped) = (protocol, length),
-            Walked::Fragment => return Err(Pass::Fragment.into()),
-            Walked::SourceRoute => return Err(Drop::SourceRoute.into()),
-            Walked::Bad => return Err(Drop::BadOptions.into()),
-        }
-    }
+    let (protocol, skipped) =
+        transport(packet, offset + ipv6::LENGTH, header.next_header(), payload)?;
     Ok(L3 {
         addresses,
-        protocol: next,
+        protocol,
         l4: offset + ipv6::LENGTH + usize::from(skipped),
         length: payload + ipv6::LENGTH as u16,
         payload: payload - skipped,
     })
+}
+
+/// The protocol behind the extension headers from `start` on, and how long they are.
+///
+/// # Errors
+/// The verdict for a fragment, and for headers that cannot be walked.
+#[inline(always)]
+pub(crate) fn transport<P: Packet>(
+    packet: &P,
+    start: usize,
+    next: u8,
+    payload: u16,
+) -> Result<(u8, u16), Exit> {
+    if !is_extension(next) {
+        return Ok((next, 0));
+    }
+    match Walked::of(packet.extensions(start, next, payload)) {
+        Walked::Transport { protocol, length } => Ok((protocol, length)),
+        Walked::Fragment => Err(Pass::Fragment.into()),
+        Walked::SourceRoute => Err(Drop::SourceRoute.into()),
+        Walked::Bad => Err(Drop::BadOptions.into()),
+    }
 }
 
 #[inline(always)]

@@ -57,7 +57,13 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     interface: u32,
     l2: L2,
 ) -> Result<Way, Exit> {
-    let headers: Headers<F> = parse::headers(packet, l2.l3)?;
+    let headers: Headers<F> = match parse::headers(packet, l2.l3) {
+        Ok(headers) => headers,
+        Err(exit) if exit == Pass::OtherProtocol.into() => {
+            return tables.forward_error(packet, interface, l2.l3);
+        }
+        Err(exit) => return Err(exit),
+    };
     let flow = match find(tables, &headers.tuple) {
         Some(flow) if goes_on(tables, flow, headers.flags) => flow,
         _ => open(packet, tables, interface, l2, &headers)?,
@@ -69,11 +75,7 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     nat::rewrite(packet, &headers, flow, &hop)?;
     flow.count(headers.length);
     tables.count_packet(flow.backend(), flow.is_reply(), headers.length);
-    Ok(if hop.interface() == interface {
-        Way::Transmit
-    } else {
-        Way::Redirect(hop.interface())
-    })
+    Ok(Way::by(&hop, interface))
 }
 
 /// Advances a flow by a packet with these TCP control bits (0: UDP), and says whether the connection goes on.
@@ -113,7 +115,7 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
 /// when the daemon says that neighbours, links or routes have changed. Until it answers, the way is the one that the
 /// client's first packet came.
 #[inline(always)]
-fn next_hop<F: Family, T: Tables<F>>(tables: &T, interface: u32, flow: &Flow<F>) -> Hop {
+pub(crate) fn next_hop<F: Family, T: Tables<F>>(tables: &T, interface: u32, flow: &Flow<F>) -> Hop {
     if !flow.is_reply() {
         return tables.path(flow.backend()).unwrap_or_default().hop;
     }

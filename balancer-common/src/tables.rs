@@ -3,8 +3,10 @@
 use crate::abi::Path;
 use crate::family::Family;
 use crate::hop::{Hop, Hops};
+use crate::icmp::{self, Quote};
 use crate::image::Image;
 use crate::open::{self, Opening};
+use crate::packet::Packet;
 use crate::pipeline;
 use crate::ports::Ports;
 use crate::table::Lines;
@@ -13,7 +15,7 @@ use crate::table::flow::Flow;
 use crate::table::tick::Tick;
 use crate::table::touch::{Touched, touch};
 use crate::tuple::Tuple;
-use crate::verdict::{Drop, Exit};
+use crate::verdict::{Drop, Exit, Way};
 
 /// The tables of one engine, for one address family: BPF maps in the XDP program, memory in user space.
 ///
@@ -87,6 +89,51 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     #[inline(always)]
     fn ask(&self, flow: &Flow<F>, interface: u32) -> Hop {
         pipeline::ask(self, flow, interface)
+    }
+
+    /// [`icmp::forward`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn forward_error<P: Packet>(
+        &self,
+        packet: &mut P,
+        interface: u32,
+        l3: usize,
+    ) -> Result<Way, Exit> {
+        let mut quote = Quote::NONE;
+        icmp::forward(packet, self, interface, l3, &mut quote)
+    }
+
+    /// [`icmp::read`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn read_quote<P: Packet>(
+        &self,
+        packet: &P,
+        l3: usize,
+        quote: &mut Quote<F>,
+    ) -> Result<(), Exit> {
+        icmp::read(packet, l3, quote)
+    }
+
+    /// [`icmp::rewrite`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn rewrite_quote<P: Packet>(
+        &self,
+        packet: &mut P,
+        l3: usize,
+        quote: &Quote<F>,
+        flow: &Flow<F>,
+        hop: &Hop,
+    ) -> Result<(), Exit> {
+        icmp::rewrite(packet, l3, quote, flow, hop)
     }
 
     /// Counts a connection that a service refused.

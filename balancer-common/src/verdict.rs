@@ -1,5 +1,7 @@
 //! What becomes of a packet.
 
+use crate::hop::Hop;
+
 /// The pipeline's answer. Each engine turns it into its own action in one exhaustive match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
@@ -20,6 +22,19 @@ pub enum Way {
     Transmit,
     /// Out of the interface with this index.
     Redirect(u32),
+}
+
+impl Way {
+    /// By a next hop, of a packet that came in by `interface`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn by(hop: &Hop, interface: u32) -> Self {
+        if hop.interface() == interface {
+            Self::Transmit
+        } else {
+            Self::Redirect(hop.interface())
+        }
+    }
 }
 
 /// Why a packet is not sent on: a [`Pass`] or a [`Drop`], as the number of its counter.

@@ -15,14 +15,17 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
 };
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
     BackendStats, Globals, Identity, MAX_BACKENDS, MAX_LINKS, MAX_SERVICES, Path, ServiceStats,
     Stats,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS as HOP_CELLS, Hop, HopCell, Hops};
+use balancer_common::icmp::{self, Quote};
 use balancer_common::image::{Cell, Image};
 use balancer_common::open::{self, Opening};
+use balancer_common::packet::Packet;
 use balancer_common::pipeline;
 use balancer_common::ports::{PORT_WORDS, Ports};
 use balancer_common::table::enter::{self, Connection, Refused};
@@ -33,10 +36,10 @@ use balancer_common::table::touch::{self, Touched};
 use balancer_common::table::{self, Geometry, Lines, Totals};
 use balancer_common::tables::Tables;
 use balancer_common::tuple::Tuple;
-use balancer_common::verdict::{Drop, Exit};
+use balancer_common::verdict::{Drop, Exit, Way};
 use balancer_common::word::Word;
 
-use crate::packet::opaque;
+use crate::packet::{Frame, opaque};
 
 /// An array that the daemon maps into its memory.
 type Shared<T, const N: usize> = Array<T, N, { BPF_F_MMAPABLE as usize }>;
@@ -98,6 +101,7 @@ pub struct Scratch<F: Family> {
     opening: Opening,
     connection: Connection<F>,
     key: Tuple<F>,
+    quote: Quote<F>,
 }
 
 /// [`balancer_common::abi::GEOMETRY`]: the same for both families.
@@ -126,7 +130,7 @@ pub trait FamilyMaps: Functions {
 /// once and for all, not anew for each way that leads to it. It knows nothing of the arguments then, not even that a
 /// pointer points to something.
 macro_rules! functions {
-    ($family:ident: $plan:ident, $enter:ident, $ask:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident) => {
+    ($family:ident: $plan:ident, $enter:ident, $ask:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident, $forward_error:ident, $read_quote:ident, $rewrite_quote:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $plan(opening: *const Opening, connection: *mut Connection<$family>) -> u32 {
@@ -209,7 +213,85 @@ macro_rules! functions {
             })
         }
 
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $forward_error(context: *mut xdp_md, interface: u32, l3: u32) -> u64 {
+            let maps = Maps {
+                context: context.cast(),
+            };
+            let Some(scratch) = <$family as FamilyMaps>::scratch() else {
+                return encode_way(Err(Drop::NotReady.into()));
+            };
+            // SAFETY: this CPU's own value, and nothing else uses it until this function ends. Any bits are a quote, which
+            // is read before it is used.
+            let quote = unsafe { &mut (*scratch).quote };
+            let mut frame = Frame::new(&XdpContext::new(context));
+            let l3 = l3 as usize & 63;
+            encode_way(icmp::forward(&mut frame, &maps, interface, l3, quote))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $read_quote(
+            context: *mut xdp_md,
+            l3: u32,
+            quote: *mut Quote<$family>,
+        ) -> u32 {
+            let frame = Frame::new(&XdpContext::new(context));
+            // SAFETY: as above.
+            Exit::encode(match unsafe { quote.as_mut() } {
+                Some(quote) => icmp::read(&frame, l3 as usize & 63, quote),
+                None => Err(Drop::NotReady.into()),
+            })
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $rewrite_quote(
+            context: *mut xdp_md,
+            l3: u32,
+            quote: *const Quote<$family>,
+            flow: *const Flow<$family>,
+            hop: *const Hop,
+        ) -> u32 {
+            let mut frame = Frame::new(&XdpContext::new(context));
+            // SAFETY: as above.
+            let arguments = unsafe { (quote.as_ref(), flow.as_ref(), hop.as_ref()) };
+            Exit::encode(match arguments {
+                (Some(quote), Some(flow), Some(hop)) => {
+                    icmp::rewrite(&mut frame, l3 as usize & 63, quote, flow, hop)
+                }
+                _ => Err(Drop::NotReady.into()),
+            })
+        }
+
         impl Functions for $family {
+            #[inline(always)]
+            fn forward_error(context: *mut c_void, interface: u32, l3: usize) -> Result<Way, Exit> {
+                decode_way($forward_error(context.cast(), interface, l3 as u32))
+            }
+
+            #[inline(always)]
+            fn read_quote(
+                context: *mut c_void,
+                l3: usize,
+                quote: &mut Quote<Self>,
+            ) -> Result<(), Exit> {
+                Exit::decode(unknown($read_quote(context.cast(), l3 as u32, quote)))
+            }
+
+            #[inline(always)]
+            fn rewrite_quote(
+                context: *mut c_void,
+                l3: usize,
+                quote: &Quote<Self>,
+                flow: &Flow<Self>,
+                hop: &Hop,
+            ) -> Result<(), Exit> {
+                let code = $rewrite_quote(context.cast(), l3 as u32, quote, flow, hop);
+                Exit::decode(unknown(code))
+            }
+
             #[inline(always)]
             fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit> {
                 Exit::decode(unknown($plan(opening, connection)))
@@ -255,8 +337,8 @@ macro_rules! functions {
     };
 }
 
-functions!(V4: plan_v4, enter_v4, ask_v4, touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4);
-functions!(V6: plan_v6, enter_v6, ask_v6, touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6);
+functions!(V4: plan_v4, enter_v4, ask_v4, touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4, forward_error_v4, read_quote_v4, rewrite_quote_v4);
+functions!(V6: plan_v6, enter_v6, ask_v6, touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6, forward_error_v6, read_quote_v6, rewrite_quote_v6);
 
 /// The maps where there is no packet.
 const MAPS: Maps = Maps {
@@ -278,8 +360,42 @@ fn unknown(word: u32) -> u32 {
     opaque(word as usize) as u32
 }
 
+/// What [`icmp::forward`] says, as one number: an exit in the lower half, else the interface in the upper, 0 for the one
+/// that the packet came in by.
+#[inline(always)]
+fn encode_way(result: Result<Way, Exit>) -> u64 {
+    match result {
+        Ok(Way::Transmit) => 0,
+        Ok(Way::Redirect(interface)) => u64::from(interface) << 32,
+        Err(exit) => Exit::encode(Err(exit)).into(),
+    }
+}
+
+/// The inverse.
+#[inline(always)]
+fn decode_way(word: u64) -> Result<Way, Exit> {
+    let word = opaque(word as usize) as u64;
+    Exit::decode(word as u32)?;
+    Ok(match (word >> 32) as u32 {
+        0 => Way::Transmit,
+        interface => Way::Redirect(interface),
+    })
+}
+
 /// A family's functions.
 pub trait Functions: Family {
+    /// [`icmp::forward`].
+    fn forward_error(context: *mut c_void, interface: u32, l3: usize) -> Result<Way, Exit>;
+    /// [`icmp::read`].
+    fn read_quote(context: *mut c_void, l3: usize, quote: &mut Quote<Self>) -> Result<(), Exit>;
+    /// [`icmp::rewrite`].
+    fn rewrite_quote(
+        context: *mut c_void,
+        l3: usize,
+        quote: &Quote<Self>,
+        flow: &Flow<Self>,
+        hop: &Hop,
+    ) -> Result<(), Exit>;
     /// [`open::plan`].
     fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit>;
     /// [`open::enter`].
@@ -636,6 +752,28 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
     fn touch(&self, flow: &Flow<F>, flags: u8, now: Tick) -> Touched {
         F::touch(flow, flags, now)
+    }
+
+    #[inline(always)]
+    fn forward_error<P: Packet>(&self, _: &mut P, interface: u32, l3: usize) -> Result<Way, Exit> {
+        F::forward_error(self.context, interface, l3)
+    }
+
+    #[inline(always)]
+    fn read_quote<P: Packet>(&self, _: &P, l3: usize, quote: &mut Quote<F>) -> Result<(), Exit> {
+        F::read_quote(self.context, l3, quote)
+    }
+
+    #[inline(always)]
+    fn rewrite_quote<P: Packet>(
+        &self,
+        _: &mut P,
+        l3: usize,
+        quote: &Quote<F>,
+        flow: &Flow<F>,
+        hop: &Hop,
+    ) -> Result<(), Exit> {
+        F::rewrite_quote(self.context, l3, quote, flow, hop)
     }
 
     #[inline(always)]

@@ -127,5 +127,6 @@ extern "C" fn option(context: *mut xdp_md, before: u32) -> u32 {
 #[inline(never)]
 extern "C" fn extensions(context: *mut xdp_md, start: u32, next: u8, payload: u16) -> u64 {
     let frame = Frame::new(&XdpContext::new(context));
-    parse::extensions(&frame, start as usize & 63, next, payload)
+    // Those of a packet that an error quotes begin further on.
+    parse::extensions(&frame, start as usize & 0x7fff, next, payload)
 }

@@ -81,12 +81,18 @@ impl HeaderMut<'_> {
         self.0[8]
     }
 
+    /// New addresses of a quoted header, its checksum after `delta`, which accounts for them.
+    #[inline(always)]
+    pub fn translate(self, addresses: u64, delta: u16) {
+        let sum = checksum::update(u16_at(self.0, 10), delta);
+        put(self.0, 10, sum.to_ne_bytes());
+        put(self.0, 12, addresses.to_ne_bytes());
+    }
+
     /// New addresses, one hop less, the checksum after `delta`, which accounts for both.
     #[inline(always)]
     pub fn forward(self, addresses: u64, delta: u16) {
         self.0[8] = self.0[8].wrapping_sub(1);
-        let sum = checksum::update(u16_at(self.0, 10), delta);
-        put(self.0, 10, sum.to_ne_bytes());
-        put(self.0, 12, addresses.to_ne_bytes());
+        self.translate(addresses, delta);
     }
 }

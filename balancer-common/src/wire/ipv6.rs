@@ -65,6 +65,12 @@ impl HeaderMut<'_> {
     #[inline(always)]
     pub fn forward(self, addresses: [u64; 4]) {
         self.0[7] = self.0[7].wrapping_sub(1);
+        self.translate(addresses);
+    }
+
+    /// New addresses.
+    #[inline(always)]
+    pub fn translate(self, addresses: [u64; 4]) {
         put(self.0, 8, addresses[0].to_ne_bytes());
         put(self.0, 16, addresses[1].to_ne_bytes());
         put(self.0, 24, addresses[2].to_ne_bytes());

@@ -7,6 +7,7 @@
 mod control;
 mod counters;
 mod crash;
+mod icmp;
 mod life;
 mod nat;
 mod paths;

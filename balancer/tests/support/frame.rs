@@ -13,6 +13,8 @@ enum Transport {
     Udp,
     /// The control bits, by their first letters.
     Tcp(&'static str),
+    /// ICMP of either family: type, code, and the four bytes that depend on them.
+    Icmp(u8, u8, [u8; 4]),
     /// A protocol of which only the number counts; its bytes are the payload.
     Other(u8),
 }
@@ -56,6 +58,25 @@ pub fn tcp(flags: &'static str, source: &str, destination: &str) -> Frame {
 /// A UDP datagram.
 pub fn udp(source: &str, destination: &str) -> Frame {
     Frame::new(Transport::Udp, source, destination)
+}
+
+/// An ICMP error of this type and code that quotes so many bytes of a packet. The ends have ports, which mean
+/// nothing.
+pub fn error(
+    [kind, code]: [u8; 2],
+    source: &str,
+    destination: &str,
+    quoted: &Frame,
+    length: usize,
+) -> Frame {
+    let transport = Transport::Icmp(kind, code, [0, 0, 5, 0xdc]);
+    Frame::new(transport, source, destination).payload(&quote(quoted, length))
+}
+
+/// So many bytes of a packet from its network header on; all where it is shorter.
+pub fn quote(quoted: &Frame, length: usize) -> Vec<u8> {
+    let frame = quoted.build();
+    frame[14..].iter().copied().take(length).collect()
 }
 
 /// Another protocol.
@@ -235,6 +256,8 @@ impl Frame {
         match self.transport {
             Transport::Udp => protocol::UDP,
             Transport::Tcp(_) => protocol::TCP,
+            Transport::Icmp(..) if self.source.is_ipv4() => protocol::ICMP,
+            Transport::Icmp(..) => protocol::ICMPV6,
             Transport::Other(number) => number,
         }
     }
@@ -244,6 +267,11 @@ impl Frame {
         let mut segment = ports.concat();
         let checksum_at = match self.transport {
             Transport::Other(_) => return self.payload.clone(),
+            Transport::Icmp(kind, code, rest) => {
+                segment = vec![kind, code, 0, 0];
+                segment.extend(rest);
+                2
+            }
             Transport::Udp => {
                 segment.extend(((8 + self.payload.len()) as u16).to_be_bytes());
                 segment.extend([0, 0]);
@@ -264,8 +292,13 @@ impl Frame {
             }
         };
         segment.extend(&self.payload);
+        let pseudo_header = match self.transport {
+            // RFC 792; that of ICMPv6 has one (RFC 4443, section 2.3).
+            Transport::Icmp(..) if self.source.is_ipv4() => Vec::new(),
+            _ => self.pseudo_header(segment.len()),
+        };
         let right = match (
-            checksum(&[self.pseudo_header(segment.len()), segment.clone()].concat()),
+            checksum(&[pseudo_header, segment.clone()].concat()),
             self.transport,
         ) {
             // RFC 768: a computed 0 is sent as all ones.

@@ -10,7 +10,7 @@ use balancer_common::verdict::{Drop, Pass, Verdict};
 use balancer_common::wire::protocol;
 
 use super::engines::{Engines, SHORTEST, Setting};
-use super::frame::Frame;
+use super::frame::{Frame, quote};
 use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_MAC, CLIENT_SIDE};
 
 /// What becomes of a frame. All that is not said here comes out as it went in, but for one hop less and checksums
@@ -24,6 +24,8 @@ pub enum Expected {
         macs: [[u8; 6]; 2],
         source: String,
         destination: String,
+        /// What it carries then, if that changes.
+        payload: Option<Vec<u8>>,
     },
     /// It stays as it is.
     Untouched(Verdict),
@@ -37,15 +39,27 @@ impl Expected {
             Self::Sent {
                 source,
                 destination,
+                payload,
                 ..
             } => Self::Sent {
                 verdict: new,
                 macs: new_macs,
                 source,
                 destination,
+                payload,
             },
             Self::Untouched(_) => panic!("an untouched frame goes nowhere"),
         }
+    }
+
+    /// The same of an error, which then quotes so many bytes of this packet.
+    #[must_use]
+    pub fn quoting(mut self, quoted: &Frame, length: usize) -> Self {
+        match &mut self {
+            Self::Sent { payload, .. } => *payload = Some(quote(quoted, length)),
+            Self::Untouched(_) => panic!("an untouched frame quotes what it has quoted"),
+        }
+        self
     }
 
     /// The verdict.
@@ -63,6 +77,7 @@ pub fn to_backend(source: &str, destination: &str) -> Expected {
         macs: [BACKEND_MAC, BOX_MAC],
         source: source.to_owned(),
         destination: destination.to_owned(),
+        payload: None,
     }
 }
 
@@ -309,10 +324,14 @@ fn run_frame(engines: &mut Engines, interface: u32, input: &Frame, expected: &Ex
             macs,
             source,
             destination,
+            payload,
             ..
         } => {
             let [to, from] = *macs;
-            let output = input.clone().macs(to, from).forwarded();
+            let mut output = input.clone().macs(to, from).forwarded();
+            if let Some(payload) = payload {
+                output = output.payload(payload);
+            }
             output.between(source, destination).build()
         }
     };

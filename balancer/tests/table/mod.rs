@@ -1,5 +1,6 @@
 //! The table of packet vectors. Each file has those of one subject.
 
+mod icmp;
 mod life;
 mod malformed;
 mod refused;
@@ -67,6 +68,7 @@ const NAMES6: &str = "[2001:db8:1::6]:5353";
 /// All of them.
 pub fn all() -> Vec<Vector> {
     [
+        icmp::table(),
         life::table(),
         rewrite::table(),
         services::table(),

@@ -108,7 +108,11 @@ fn every_frame_that_the_kernel_received_is_counted_under_its_reason() {
     assert_eq!(echo.datagrams(), 0);
     assert_eq!(site.status().connections.current, 0);
 
-    // One that is as it should be gets through, and back.
+    // One that is as it should be gets through, and back, to somebody: else the client's kernel would send an error.
+    let _open = site
+        .client
+        .udp_socket("192.0.2.1:7000".parse().unwrap())
+        .unwrap();
     port.send(&good()).unwrap();
     eventually("it to come and to be answered", PATIENCE, || {
         site.status().packets.forwarded == before.forwarded + 2

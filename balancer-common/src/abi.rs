@@ -5,7 +5,7 @@ use crate::hop::Hop;
 use crate::verdict::VERDICTS;
 
 /// The version of everything that is pinned. A daemon that finds another one refuses; it never misreads.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// How many services can have an id: twice as many as a configuration may have, so that one may replace all of another.
 pub const MAX_SERVICES: u32 = 8192;
@@ -15,6 +15,9 @@ pub const MAX_BACKENDS: u32 = 32_768;
 
 /// How many interfaces can be attached to.
 pub const MAX_LINKS: u32 = 1024;
+
+/// How many sockets of the slow path there can be: one for each receive queue of each interface.
+pub const MAX_SOCKETS: u32 = 1 << 16;
 
 /// The name of a constant of the object, a byte that the loader sets. Not 0: a frame is sent out of the interface that it
 /// came in by as out of any other, by a redirect. A veth wakes its peer for frames transmitted from within the program
@@ -39,8 +42,10 @@ pub mod map {
     pub const INDEX_V6: &str = "INDEX_V6";
     /// [`crate::table::Totals`] of IPv4, then of IPv6.
     pub const TOTALS: &str = "TOTALS";
-    /// The interfaces that the program is attached to, by their index: answers leave by no others.
+    /// [`super::Link`] of the interfaces that the program is attached to, by their index: packets leave by no others.
     pub const LINKS: &str = "LINKS";
+    /// The sockets of the slow path. Not pinned: they end with the daemon.
+    pub const SOCKETS: &str = "SOCKETS";
     /// [`crate::hop::HopCell`] by number.
     pub const HOPS: &str = "HOPS";
     /// The current [`crate::image`], an array in an array of one.
@@ -63,7 +68,7 @@ pub mod map {
     pub const SERVICES: &str = "SERVICES";
     /// [`super::Identity`] of backends by id; the program does not use it.
     pub const BACKENDS: &str = "BACKENDS";
-    /// All of them.
+    /// All that are pinned.
     pub const ALL: [&str; 17] = [
         FLOWS_V4,
         FLOWS_V6,
@@ -96,6 +101,24 @@ pub struct Globals {
     pub hop_generation: u64,
     /// The keys of the flow tables' hash.
     pub keys: [u64; KEYS],
+}
+
+/// An interface that the program is attached to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// The number of its first queue's socket; those of the others follow.
+    pub first_socket: u32,
+    /// How many sockets it has: one for each of its receive queues, or none.
+    pub sockets: u32,
+}
+
+/// What stands before a frame that is handed to the slow path.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What the packet got: the number of its [counter](crate::verdict::Verdict::counter).
+    pub verdict: u32,
 }
 
 /// The way to a backend.
@@ -190,6 +213,9 @@ impl Default for Identity {
 
 const _: () = {
     assert!(size_of::<Globals>() == 56);
+    assert!(size_of::<Link>() == 8);
+    // The kernel wants a multiple of 4, 32 at most.
+    assert!(size_of::<Note>() == 4);
     assert!(size_of::<Path>() == 32);
     assert!(size_of::<Stats>() == 8 * VERDICTS);
     assert!(size_of::<BackendStats>() == 40);

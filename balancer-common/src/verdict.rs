@@ -135,6 +135,39 @@ reasons! {
     }
 }
 
+impl Drop {
+    /// Whether the sender is told, where somebody is there to do it: what it wants is not to be had, and asking again
+    /// soon is of no use. Nobody is told of what is malformed; of a lack that passes by itself a repeated SYN is the
+    /// better test.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_told(self) -> bool {
+        matches!(
+            self,
+            Self::TtlExceeded
+                | Self::NoConnection
+                | Self::NoBackend
+                | Self::TableFull
+                | Self::PortsExhausted
+                | Self::TupleInUse
+                | Self::NoNextHop
+        )
+    }
+}
+
+/// The counters of the reasons of which the sender is told, as bits.
+const TOLD: u64 = {
+    let mut told = 0;
+    let mut index = 0;
+    while index < Drop::ALL.len() {
+        if Drop::ALL[index].is_told() {
+            told |= 1 << (FIRST_DROP + index as u32);
+        }
+        index += 1;
+    }
+    told
+};
+
 /// How many counters a verdict can fall under.
 pub const VERDICTS: usize = 2 + Pass::ALL.len() + Drop::ALL.len();
 
@@ -167,6 +200,20 @@ impl Exit {
     #[must_use]
     pub const fn is_drop(self) -> bool {
         self.0 >= FIRST_DROP
+    }
+
+    /// Whether the packet is dropped, and its sender is [told](Drop::is_told).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_told(self) -> bool {
+        TOLD >> self.0 & 1 != 0
+    }
+
+    /// That of a counter.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_counter(counter: u32) -> Self {
+        Self(counter)
     }
 
     /// One word, for an engine that keeps a part of the pipeline in a function of its own; 0 is no exit.
@@ -289,6 +336,7 @@ mod tests {
             let exit = Exit::from(reason);
             assert_eq!(Verdict::from(exit), Verdict::Drop(reason));
             assert!(exit.is_drop());
+            assert_eq!(exit.is_told(), reason.is_told());
             assert_eq!(Exit::decode(Exit::encode(Err(exit))), Err(exit));
         }
         assert_eq!(Exit::decode(Exit::encode(Ok(()))), Ok(()));

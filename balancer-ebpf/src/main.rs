@@ -9,6 +9,7 @@
 
 mod maps;
 mod packet;
+mod slow;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
@@ -44,6 +45,7 @@ fn balancer(context: XdpContext) -> u32 {
         Ok(Way::Transmit) if redirects_back() => redirect(context.ingress_ifindex() as u32),
         Ok(Way::Transmit) => XDP_TX,
         Ok(Way::Redirect(interface)) => redirect(interface),
+        Err(exit) if exit.is_told() => slow::tell(context.ctx, exit.counter() as u32),
         Err(exit) if exit.is_drop() => XDP_DROP,
         Err(_) => XDP_PASS,
     }

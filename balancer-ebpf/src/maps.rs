@@ -17,8 +17,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
-    BackendStats, Globals, Identity, MAX_BACKENDS, MAX_LINKS, MAX_SERVICES, Path, ServiceStats,
-    Stats,
+    BackendStats, Globals, Identity, Link, MAX_BACKENDS, MAX_LINKS, MAX_SERVICES, Path,
+    ServiceStats, Stats,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS as HOP_CELLS, Hop, HopCell, Hops};
@@ -56,7 +56,7 @@ static INDEX_V6: HashMap<Tuple<V6>, u32, 1> = HashMap::new(); // set by the load
 #[btf_map]
 static TOTALS: Shared<Totals, 2> = Shared::new();
 #[btf_map]
-static LINKS: HashMap<u32, u32, { MAX_LINKS as usize }> = HashMap::new();
+pub static LINKS: HashMap<u32, Link, { MAX_LINKS as usize }> = HashMap::new();
 #[btf_map]
 static HOPS: Shared<HopCell, { HOP_CELLS as usize }> = Shared::new();
 #[btf_map]

@@ -6,3 +6,4 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod datapath;
+pub mod slow_path;

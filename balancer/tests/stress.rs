@@ -24,7 +24,7 @@ use balancer::datapath::compile::{Image, ServiceIds, compile, words};
 use balancer::datapath::flows::{FlowTable, Pass, now};
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::raw::Record;
-use balancer_common::abi::{Path, map};
+use balancer_common::abi::{Link, Path, map};
 use balancer_common::family::Family;
 use balancer_common::hop::Hop;
 use balancer_common::table::flow::{Flow, Stage};
@@ -112,7 +112,7 @@ fn load(lookup: FlowLookup, pins: &FilePath) -> Kernel {
         kernel.set_path(backend, path).unwrap();
     }
     kernel.set_image(&image()).unwrap();
-    kernel.set_links(&[INGRESS]).unwrap();
+    kernel.set_links([(INGRESS, Link::default())]).unwrap();
     kernel
 }
 

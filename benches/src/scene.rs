@@ -8,7 +8,7 @@ use balancer::config::{self, FlowLookup};
 use balancer::datapath::compile::{ServiceIds, compile, words};
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::memory::Memory;
-use balancer_common::abi::Path;
+use balancer_common::abi::{Link, Path};
 use balancer_common::hop::Hop;
 use balancer_common::pipeline::process;
 use balancer_common::verdict::Verdict;
@@ -111,7 +111,7 @@ impl Scene {
         if with_kernel {
             let mut loaded = Kernel::load(sizes, Back::Transmit, None)?;
             loaded.set_image(&image)?;
-            loaded.set_links(&[INGRESS, ELSEWHERE])?;
+            loaded.set_links([INGRESS, ELSEWHERE].map(|index| (index, Link::default())))?;
             for (backend, path) in (0..).zip(&paths) {
                 loaded.set_path(backend, *path)?;
             }

@@ -102,6 +102,24 @@ pub struct Status {
     pub tables: Vec<Table>,
     /// What was refused or lost because something was full, by what it was; all zero in a healthy daemon.
     pub pressure: BTreeMap<String, u64>,
+    /// What was handed to the daemon.
+    #[serde(default)]
+    pub slow_path: SlowPathCounts,
+}
+
+/// What was handed to the daemon since it started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowPathCounts {
+    /// Dropped packets whose sender may be told, by the reason; only those that there were.
+    pub dropped: BTreeMap<String, u64>,
+    /// Of these: the sender was told, by a RST or an ICMP error.
+    pub told: u64,
+    /// It was not: there were too many.
+    pub limited: u64,
+    /// It was not: nobody is told of such a packet.
+    pub untold: u64,
+    /// It was not: the answer could not be sent.
+    pub unsent: u64,
 }
 
 /// What moves the packets.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::document::{
     Backend, BackendState, Change, ChangeDocument, Connection, ConnectionCounts, ConnectionState,
     ConnectionsDocument, DropsDocument, Engine, Interface, PacketCounts, Refused, Reload,
-    ReloadDocument, ReloadResult, ReloadStatus, Service, ServicesDocument, Status, StatusDocument,
-    Table, Traffic, Version, XdpMode,
+    ReloadDocument, ReloadResult, ReloadStatus, Service, ServicesDocument, SlowPathCounts, Status,
+    StatusDocument, Table, Traffic, Version, XdpMode,
 };
 
 fn counters(list: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -64,6 +64,13 @@ pub fn status() -> StatusDocument {
                 table("neighbours", 3, 1024),
             ],
             pressure: counters(&[("ports_exhausted", 0), ("table_full", 5)]),
+            slow_path: SlowPathCounts {
+                dropped: counters(&[("no_backend", 4), ("ttl_exceeded", 3)]),
+                told: 5,
+                limited: 1,
+                untold: 1,
+                unsent: 0,
+            },
         },
     }
 }

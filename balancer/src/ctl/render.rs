@@ -57,6 +57,13 @@ pub fn status(style: Style, status: &Status) -> String {
                 packets.received, packets.forwarded, packets.passed, packets.dropped
             ),
         ),
+        (
+            "senders told",
+            format!(
+                "{}, {} not, there being too many",
+                status.slow_path.told, status.slow_path.limited
+            ),
+        ),
     ]);
     let tables = status.tables.iter().map(|entry| {
         vec![

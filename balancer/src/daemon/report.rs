@@ -17,7 +17,8 @@ use super::tables::Tables;
 use crate::config::{self, Share};
 use crate::control::document::{
     Backend, BackendState, Connection, ConnectionCounts, ConnectionState, ConnectionsDocument,
-    DropsDocument, PacketCounts, Refused, Service, ServicesDocument, Table, Traffic, Version,
+    DropsDocument, PacketCounts, Refused, Service, ServicesDocument, SlowPathCounts, Table,
+    Traffic, Version,
 };
 use crate::datapath::compile::address;
 use crate::datapath::flows::{self, now};
@@ -252,6 +253,24 @@ impl Tables {
             Drop::NoNextHop,
             Drop::Contended,
         ])
+    }
+
+    /// What was handed to the daemon.
+    #[must_use]
+    pub fn slow_path_counts(&self) -> SlowPathCounts {
+        let Some(slow_path) = &self.slow_path else {
+            return SlowPathCounts::default();
+        };
+        let counters = &slow_path.counters;
+        let dropped = Drop::ALL.iter().zip(&counters.dropped);
+        let dropped = dropped.map(|(reason, counter)| (reason.name().to_owned(), counter.get()));
+        SlowPathCounts {
+            dropped: dropped.filter(|&(_, count)| count > 0).collect(),
+            told: counters.told.get(),
+            limited: counters.limited.get(),
+            untold: counters.untold.get(),
+            unsent: counters.unsent.get(),
+        }
     }
 
     /// Packets by what became of them.

@@ -65,6 +65,7 @@ impl Requests {
                 packets: tables.packets()?,
                 tables: fill,
                 pressure: tables.pressure()?,
+                slow_path: tables.slow_path_counts(),
             })
         });
         Ok(Document::Status(Box::new(StatusDocument {

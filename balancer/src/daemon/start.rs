@@ -22,6 +22,7 @@ use crate::datapath::attach;
 use crate::datapath::kernel::{Back, Kernel, Sizes};
 use crate::datapath::netlink::{Link, Netlink};
 use crate::datapath::pins::Pins;
+use crate::slow_path::SlowPath;
 
 /// Runs the daemon until it is told to end.
 ///
@@ -133,7 +134,10 @@ async fn forward(
         Back::Transmit
     };
     let kernel = Kernel::load(sizes, back, Some(pins.path()))?;
-    let tables = Shared::new(Tables::new(kernel, pins, config.clone())?);
+    let slow_path = SlowPath::start()
+        .inspect_err(|error| tracing::warn!(%error, "there is no slow path"))
+        .ok();
+    let tables = Shared::new(Tables::new(kernel, pins, config.clone(), slow_path)?);
     let named = {
         let indexes = links.clone();
         tables

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
-use balancer_common::abi::Path;
+use balancer_common::abi::{self, Path};
 use balancer_common::table::flow::Flow;
 
 use super::overrides::Overrides;
@@ -17,6 +18,7 @@ use crate::datapath::ids::Ids;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::netlink::Link;
 use crate::datapath::pins::{PinError, Pins};
+use crate::slow_path::{SlowPath, Sockets};
 
 /// A backend's id and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,10 @@ pub struct Tables {
     indexes: HashMap<String, u32>,
     /// The interfaces that the program is attached to, with their index.
     pub attached: BTreeMap<String, u32>,
+    /// What is there for packets that the program does not finish; `None`: nothing.
+    pub slow_path: Option<SlowPath>,
+    /// What the program knows of the interfaces, by their index.
+    links: BTreeMap<u32, abi::Link>,
 }
 
 /// A pass of the sweeper.
@@ -100,7 +106,12 @@ impl Tables {
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn new(kernel: Kernel, pins: Arc<Pins>, config: Config) -> Result<Self, KernelError> {
+    pub fn new(
+        kernel: Kernel,
+        pins: Arc<Pins>,
+        config: Config,
+        slow_path: Option<SlowPath>,
+    ) -> Result<Self, KernelError> {
         Ok(Self {
             ids: Ids::read(&kernel)?,
             kernel,
@@ -114,6 +125,8 @@ impl Tables {
             is_stale: false,
             indexes: HashMap::new(),
             attached: BTreeMap::new(),
+            slow_path,
+            links: BTreeMap::new(),
         })
     }
 
@@ -245,10 +258,31 @@ impl Tables {
             let program = self.kernel.program()?;
             attach(program, &self.pins, link, mode)?;
             self.attached.insert(name, link.index);
-            let attached: Vec<u32> = self.attached.values().copied().collect();
-            self.kernel.set_links(&attached)?;
+            self.link(&link.name, link.index)?;
         }
         Ok(())
+    }
+
+    /// Lets packets leave by an interface that the program was just attached to, and be handed over that came in by it.
+    fn link(&mut self, name: &str, index: u32) -> Result<(), KernelError> {
+        let attached: Vec<u32> = self.attached.values().copied().collect();
+        self.links.retain(|index, _| attached.contains(index));
+        let sockets = match &mut self.slow_path {
+            Some(slow_path) => {
+                slow_path.retain(&attached);
+                slow_path.open(index).unwrap_or_else(|error| {
+                    tracing::warn!(interface = name, %error, "no AF_XDP sockets: senders of refused packets are not told");
+                    Sockets::default()
+                })
+            }
+            None => Sockets::default(),
+        };
+        for (number, socket) in (sockets.link.first_socket..).zip(&sockets.sockets) {
+            self.kernel.set_socket(number, socket.as_fd())?;
+        }
+        self.links.insert(index, sockets.link);
+        let links = self.links.iter().map(|(&index, &link)| (index, link));
+        self.kernel.set_links(links)
     }
 
     /// Attaches the program to the interfaces of the configuration that have none yet, to all or none. Says to which.

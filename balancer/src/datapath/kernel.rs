@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path as FilePath;
 
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{
+    Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap,
+};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
-    BackendStats, GEOMETRY, Globals, INDEXED, Identity, Path, REDIRECTS_BACK, SCHEMA, ServiceStats,
-    Stats, map,
+    BackendStats, GEOMETRY, Globals, INDEXED, Identity, Link, Path, REDIRECTS_BACK, SCHEMA,
+    ServiceStats, Stats, map,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS, HopCell};
@@ -111,7 +113,9 @@ pub struct Kernel {
     /// The next hops of clients, by number.
     pub hops: Mapped<HopCell>,
     /// The interfaces that answers may leave by, by their index.
-    links: HashMap<MapData, u32, u32>,
+    links: HashMap<MapData, u32, Record<Link>>,
+    /// The sockets of the slow path, by the numbers that the links have.
+    sockets: XskMap<MapData>,
     /// The table of ports.
     ports: Mapped<Word>,
     /// The current image, at 0.
@@ -196,6 +200,7 @@ impl Kernel {
             )?,
             hops,
             links: take(&mut ebpf, map::LINKS)?.try_into()?,
+            sockets: take(&mut ebpf, map::SOCKETS)?.try_into()?,
             ports: mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?,
             current: None,
             image: take(&mut ebpf, map::IMAGE)?.try_into()?,
@@ -279,19 +284,31 @@ impl Kernel {
         Ok(self.paths.get(&backend, 0)?.0)
     }
 
-    /// Sets the interfaces that answers may leave by: those that the program is attached to.
+    /// Sets the interfaces that answers may leave by: those that the program is attached to, by their index.
     ///
     /// # Errors
     /// [`KernelError::Map`].
-    pub fn set_links(&mut self, indexes: &[u32]) -> Result<(), KernelError> {
-        let known: Vec<u32> = self.links.keys().collect::<Result<_, _>>()?;
-        for index in indexes {
-            self.links.insert(index, index, 0)?;
+    pub fn set_links(
+        &mut self,
+        links: impl IntoIterator<Item = (u32, Link)>,
+    ) -> Result<(), KernelError> {
+        let mut gone: Vec<u32> = self.links.keys().collect::<Result<_, _>>()?;
+        for (index, link) in links {
+            self.links.insert(index, Record(link), 0)?;
+            gone.retain(|&other| other != index);
         }
-        for index in known.iter().filter(|index| !indexes.contains(index)) {
-            self.links.remove(index)?;
+        for index in gone {
+            self.links.remove(&index)?;
         }
         Ok(())
+    }
+
+    /// Sets a socket of the slow path.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn set_socket(&mut self, number: u32, socket: BorrowedFd<'_>) -> Result<(), KernelError> {
+        Ok(self.sockets.set(number, socket.as_raw_fd(), 0)?)
     }
 
     /// Makes every flow ask for its next hop again.

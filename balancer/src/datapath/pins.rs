@@ -201,7 +201,12 @@ impl Pins {
                 sizes.index_entries(),
             ),
             (map::TOTALS, 4, size(size_of::<Totals>()), 2),
-            (map::LINKS, 4, 4, balancer_common::abi::MAX_LINKS),
+            (
+                map::LINKS,
+                4,
+                size(size_of::<balancer_common::abi::Link>()),
+                balancer_common::abi::MAX_LINKS,
+            ),
             (map::PORTS, 4, 8, PORT_WORDS),
             (map::HOPS, 4, size(size_of::<HopCell>()), HOPS),
             (

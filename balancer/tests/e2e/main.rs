@@ -15,3 +15,4 @@ mod refusals;
 mod reload;
 mod schedule;
 mod site;
+mod told;

@@ -10,7 +10,7 @@ use balancer::datapath::compile::{Image, ServiceIds, compile, words};
 use balancer::datapath::flows::FlowTable;
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::memory::Memory;
-use balancer_common::abi::{Identity, Path, Stats};
+use balancer_common::abi::{Identity, Link, Path, Stats};
 use balancer_common::family::{Family, V4};
 use balancer_common::hop::{Hop, HopCell};
 use balancer_common::pipeline::process;
@@ -196,7 +196,9 @@ impl Engines {
         if let Some(kernel) = &mut self.kernel {
             kernel.set_image(&image).unwrap();
             kernel
-                .set_links(&[CLIENT_SIDE, BACKEND_SIDE, OTHER_SIDE])
+                .set_links(
+                    [CLIENT_SIDE, BACKEND_SIDE, OTHER_SIDE].map(|index| (index, Link::default())),
+                )
                 .unwrap();
         }
         self.memory.set_image(image);

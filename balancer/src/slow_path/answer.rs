@@ -1,0 +1,234 @@
+//! What the sender of a dropped packet is told: a RST, or an ICMP error.
+//!
+//! The answer leaves by the interface that the packet came in by, to the address that it came from. Who is not told:
+//! the sender of a RST or of an ICMP error, and whoever has no address of its own (RFC 1812, section 4.3.2.7; RFC 4443,
+//! section 2.4 (e); the pipeline has dropped what comes from or goes to such addresses already).
+
+use std::net::IpAddr;
+
+use balancer_common::parse;
+use balancer_common::verdict::Drop;
+use balancer_common::wire::ETHERNET;
+use etherparse::icmpv4::{DestUnreachableHeader as Unreachable4, TimeExceededCode as Exceeded4};
+use etherparse::icmpv6::{DestUnreachableCode as Unreachable6, TimeExceededCode as Exceeded6};
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, IpHeaders, IpNumber, Ipv4Header, Ipv6Header, LaxNetSlice,
+    LaxSlicedPacket, PacketBuilder, TcpHeader, TcpSlice, TransportSlice,
+};
+
+/// The TTL of an answer.
+const TTL: u8 = 64;
+
+/// How long an ICMP error may be, from the network header on: RFC 1812, section 4.3.2.3; RFC 4443, section 3.1.
+const LONGEST_V4: usize = 576;
+const LONGEST_V6: usize = 1280;
+
+/// The headers of an ICMP error, without options: those of IP and its own.
+const HEADERS_V4: usize = 20 + 8;
+const HEADERS_V6: usize = 40 + 8;
+
+/// What a sender may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The service is not there: RST, or port unreachable.
+    Closed,
+    /// The packet's time has run out.
+    Expired,
+    /// There is no way.
+    Unreachable,
+}
+
+impl Told {
+    const fn of(reason: Drop) -> Option<Self> {
+        match reason {
+            Drop::NoConnection
+            | Drop::NoBackend
+            | Drop::TableFull
+            | Drop::PortsExhausted
+            | Drop::TupleInUse => Some(Self::Closed),
+            Drop::TtlExceeded => Some(Self::Expired),
+            Drop::NoNextHop => Some(Self::Unreachable),
+            _ => None,
+        }
+    }
+}
+
+/// A packet whose sender may be told.
+#[derive(Debug)]
+pub struct Complaint<'a> {
+    told: Told,
+    frame: &'a [u8],
+    /// Where the network header begins.
+    l3: usize,
+    /// Who sent it.
+    pub source: IpAddr,
+    /// To whom.
+    destination: IpAddr,
+    /// Of TCP the header and what it carries.
+    tcp: Option<TcpSlice<'a>>,
+    /// From the network header to the packet's end.
+    packet: &'a [u8],
+}
+
+impl<'a> Complaint<'a> {
+    /// Reads a frame that was dropped for `reason`, as it came. `None` when nobody is told.
+    #[must_use]
+    pub fn of(reason: Drop, frame: &'a [u8]) -> Option<Self> {
+        let told = Told::of(reason)?;
+        let l3 = parse::ethernet(&WholeFrame(frame)).ok()?.l3;
+        // An answer to a group would go to all of it.
+        if frame.get(6)? & 1 != 0 {
+            return None;
+        }
+        let rest = frame.get(l3..)?;
+        let sliced = LaxSlicedPacket::from_ip(rest).ok()?;
+        let (source, destination, length, number): (IpAddr, IpAddr, usize, IpNumber) =
+            match sliced.net? {
+                LaxNetSlice::Ipv4(ip) => (
+                    ip.header().source_addr().into(),
+                    ip.header().destination_addr().into(),
+                    ip.header().total_len().into(),
+                    ip.payload().ip_number,
+                ),
+                LaxNetSlice::Ipv6(ip) => (
+                    ip.header().source_addr().into(),
+                    ip.header().destination_addr().into(),
+                    usize::from(ip.header().payload_length()) + 40,
+                    ip.payload().ip_number,
+                ),
+                LaxNetSlice::Arp(_) => return None,
+            };
+        let tcp = match sliced.transport {
+            Some(TransportSlice::Tcp(tcp)) if tcp.rst() => return None,
+            Some(TransportSlice::Tcp(tcp)) => Some(tcp),
+            // What is neither TCP nor UDP and has got so far is an ICMP error.
+            _ if number != IpNumber::UDP => return None,
+            _ => None,
+        };
+        Some(Self {
+            told,
+            frame,
+            l3,
+            source,
+            destination,
+            tcp,
+            packet: rest.get(..length).unwrap_or(rest),
+        })
+    }
+
+    /// The answer, a whole frame. What concerns the way and not the service comes from the box itself, by the address
+    /// that `own` finds, if there is one.
+    #[must_use]
+    pub fn answer(&self, own: impl FnOnce() -> Option<IpAddr>) -> Option<Vec<u8>> {
+        let closed = self.told == Told::Closed;
+        let source = if closed {
+            self.destination
+        } else {
+            own().unwrap_or(self.destination)
+        };
+        let mut answer = self.link_header()?;
+        match (&self.tcp, source, self.source) {
+            (Some(tcp), ..) if closed => {
+                let builder = PacketBuilder::ip(self.network_header(source)?);
+                let header = reset(tcp);
+                builder.tcp_header(header).write(&mut answer, &[]).ok()?;
+            }
+            (_, IpAddr::V4(_), IpAddr::V4(_)) => {
+                let error = match self.told {
+                    Told::Closed => Icmpv4Type::DestinationUnreachable(Unreachable4::Port),
+                    Told::Unreachable => Icmpv4Type::DestinationUnreachable(Unreachable4::Host),
+                    Told::Expired => Icmpv4Type::TimeExceeded(Exceeded4::TtlExceededInTransit),
+                };
+                let builder = PacketBuilder::ip(self.network_header(source)?).icmpv4(error);
+                let quote = self.quote(LONGEST_V4 - HEADERS_V4);
+                builder.write(&mut answer, quote).ok()?;
+            }
+            (_, IpAddr::V6(_), IpAddr::V6(_)) => {
+                let error = match self.told {
+                    Told::Closed => Icmpv6Type::DestinationUnreachable(Unreachable6::Port),
+                    Told::Unreachable => Icmpv6Type::DestinationUnreachable(Unreachable6::Address),
+                    Told::Expired => Icmpv6Type::TimeExceeded(Exceeded6::HopLimitExceeded),
+                };
+                let builder = PacketBuilder::ip(self.network_header(source)?).icmpv6(error);
+                let quote = self.quote(LONGEST_V6 - HEADERS_V6);
+                builder.write(&mut answer, quote).ok()?;
+            }
+            _ => return None,
+        }
+        Some(answer)
+    }
+
+    /// The link header back, with the tags as they were.
+    fn link_header(&self) -> Option<Vec<u8>> {
+        let header = self.frame.get(..self.l3)?;
+        let (macs, rest) = header.split_at_checked(ETHERNET - 2)?;
+        let (destination, source) = macs.split_at(6);
+        Some([source, destination, rest].concat())
+    }
+
+    fn network_header(&self, source: IpAddr) -> Option<IpHeaders> {
+        match (source, self.source) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                // Length and checksum come with the payload, the protocol with the header behind it.
+                let protocol = IpNumber::ICMP;
+                let (source, destination) = (source.octets(), destination.octets());
+                let mut header = Ipv4Header::new(0, TTL, protocol, source, destination).ok()?;
+                header.dont_fragment = true;
+                Some(IpHeaders::Ipv4(
+                    header,
+                    etherparse::Ipv4Extensions::default(),
+                ))
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Header {
+                    hop_limit: TTL,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    ..Ipv6Header::default()
+                };
+                Some(IpHeaders::Ipv6(
+                    header,
+                    etherparse::Ipv6Extensions::default(),
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    fn quote(&self, room: usize) -> &[u8] {
+        self.packet.get(..room).unwrap_or(self.packet)
+    }
+}
+
+/// The RST for a segment of a connection that is not there (RFC 9293, section 3.10.7.1).
+fn reset(segment: &TcpSlice<'_>) -> TcpHeader {
+    let (source, destination) = (segment.destination_port(), segment.source_port());
+    let mut header = TcpHeader::new(source, destination, 0, 0);
+    header.rst = true;
+    if segment.ack() {
+        header.sequence_number = segment.acknowledgment_number();
+    } else {
+        let length =
+            segment.payload().len() as u32 + u32::from(segment.syn()) + u32::from(segment.fin());
+        header.ack = true;
+        header.acknowledgment_number = segment.sequence_number().wrapping_add(length);
+    }
+    header
+}
+
+/// A frame to be read.
+struct WholeFrame<'a>(&'a [u8]);
+
+impl balancer_common::packet::Packet for WholeFrame<'_> {
+    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.0.get(offset..)?.first_chunk()
+    }
+
+    fn window_mut<const N: usize>(&mut self, _: usize) -> Option<&mut [u8; N]> {
+        None
+    }
+
+    fn reaches(&self, end: usize) -> bool {
+        end <= self.0.len()
+    }
+}

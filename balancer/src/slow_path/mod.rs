@@ -1,0 +1,130 @@
+//! The slow path: what the XDP program hands to the daemon, by `AF_XDP` sockets, one for each receive queue.
+//!
+//! The program decides what a packet gets; here is done what it cannot do itself. Without a daemon every packet still gets
+//! something: see [`balancer_common::verdict`].
+//!
+//! - Of a packet that was dropped because what it wants is not to be had, the sender is told ([`answer`]), as often as
+//!   [`limit`] allows.
+//!
+//! The sockets copy, also where a driver could do without: with zero-copy it would give every frame of the queue to
+//! the socket's memory, and those that the program sends out of another interface, which are nearly all, would be
+//! copied instead.
+
+pub mod answer;
+pub mod counters;
+pub mod limit;
+mod socket;
+mod worker;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{Builder, JoinHandle};
+
+use balancer_common::abi::{Link, MAX_SOCKETS};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::slow_path::counters::Counters;
+use crate::slow_path::worker::{Command, Worker};
+
+/// The slow path as others see it: a thread of its own. Dropped, it ends, and its sockets with it.
+#[derive(Debug)]
+pub struct SlowPath {
+    commands: Sender<Command>,
+    bell: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+    /// The numbers that each interface's sockets have: its index, the first, how many.
+    numbers: Vec<(u32, u32, u32)>,
+    /// What it has done.
+    pub counters: Arc<Counters>,
+}
+
+/// The sockets of an interface.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Their numbers.
+    pub link: Link,
+    /// The sockets, in the order of the queues. The worker has them too; these keep them open.
+    pub sockets: Vec<OwnedFd>,
+}
+
+impl SlowPath {
+    /// Starts it, without sockets, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// There can be no thread, or no event.
+    pub fn start() -> io::Result<Self> {
+        let bell = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = Arc::new(EventFd::from_flags(bell)?);
+        let counters = Arc::new(Counters::default());
+        let (commands, receiver) = channel();
+        let (its_bell, its_counters) = (Arc::clone(&bell), Arc::clone(&counters));
+        let thread = Builder::new()
+            .name("slow-path".to_owned())
+            .spawn(move || Worker::new(its_bell, receiver, its_counters).run())?;
+        Ok(Self {
+            commands,
+            bell,
+            thread: Some(thread),
+            numbers: Vec::new(),
+            counters,
+        })
+    }
+
+    /// Opens sockets for the receive queues of an interface.
+    ///
+    /// # Errors
+    /// What the kernel says; there are none then.
+    pub fn open(&mut self, interface: u32) -> io::Result<Sockets> {
+        let (answer, answered) = channel();
+        self.send(Command::Open { interface, answer });
+        let sockets = answered.recv().map_err(io::Error::other)??;
+        let count = sockets.len() as u32;
+        let first = self.room(count).ok_or(io::ErrorKind::OutOfMemory)?;
+        self.numbers.push((interface, first, count));
+        Ok(Sockets {
+            link: Link {
+                first_socket: first,
+                sockets: count,
+            },
+            sockets,
+        })
+    }
+
+    /// Closes the sockets of all interfaces but these.
+    pub fn retain(&mut self, interfaces: &[u32]) {
+        self.numbers
+            .retain(|(interface, ..)| interfaces.contains(interface));
+        self.send(Command::Retain(interfaces.to_vec()));
+    }
+
+    /// The lowest numbers that nobody has, so many in a row.
+    fn room(&self, count: u32) -> Option<u32> {
+        let mut taken: Vec<(u32, u32)> = self.numbers.iter().map(|it| (it.1, it.2)).collect();
+        taken.sort_unstable();
+        let mut first = 0;
+        for (start, length) in taken {
+            if first + count <= start {
+                break;
+            }
+            first = start + length;
+        }
+        (first + count <= MAX_SOCKETS).then_some(first)
+    }
+
+    fn send(&self, command: Command) {
+        // Whoever waits for its answer hears that there is nobody.
+        let _ = self.commands.send(command);
+        let _ = self.bell.write(1);
+    }
+}
+
+impl Drop for SlowPath {
+    fn drop(&mut self) {
+        self.send(Command::End);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

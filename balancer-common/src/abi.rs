@@ -19,6 +19,12 @@ pub const MAX_LINKS: u32 = 1024;
 /// How many sockets of the slow path there can be: one for each receive queue of each interface.
 pub const MAX_SOCKETS: u32 = 1 << 16;
 
+/// How many datagrams are known of which a fragment has come.
+pub const DATAGRAMS: u32 = 1 << 14;
+
+/// The number in [`map::PROGRAMS`] of the program that goes on with fragments.
+pub const FRAGMENTS: u32 = 0;
+
 /// The name of a constant of the object, a byte that the loader sets. Not 0: a frame is sent out of the interface that it
 /// came in by as out of any other, by a redirect. A veth wakes its peer for frames transmitted from within the program
 /// (`XDP_TX`) only if there is an XDP program on the peer too.
@@ -44,6 +50,12 @@ pub mod map {
     pub const TOTALS: &str = "TOTALS";
     /// [`super::Link`] of the interfaces that the program is attached to, by their index: packets leave by no others.
     pub const LINKS: &str = "LINKS";
+    /// [`crate::fragment::Datagram`] of IPv4 by [`crate::fragment::Key`].
+    pub const DATAGRAMS_V4: &str = "DATAGRAMS_V4";
+    /// The same of IPv6.
+    pub const DATAGRAMS_V6: &str = "DATAGRAMS_V6";
+    /// The programs that the first one goes on to.
+    pub const PROGRAMS: &str = "PROGRAMS";
     /// The sockets of the slow path. Not pinned: they end with the daemon.
     pub const SOCKETS: &str = "SOCKETS";
     /// [`crate::hop::HopCell`] by number.
@@ -69,7 +81,10 @@ pub mod map {
     /// [`super::Identity`] of backends by id; the program does not use it.
     pub const BACKENDS: &str = "BACKENDS";
     /// All that are pinned.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 20] = [
+        DATAGRAMS_V4,
+        DATAGRAMS_V6,
+        PROGRAMS,
         FLOWS_V4,
         FLOWS_V6,
         INDEX_V4,
@@ -101,6 +116,8 @@ pub struct Globals {
     pub hop_generation: u64,
     /// The keys of the flow tables' hash.
     pub keys: [u64; KEYS],
+    /// How long a datagram is remembered after its first fragment, in [ticks](crate::table::tick::Tick).
+    pub fragment_timeout: u64,
 }
 
 /// An interface that the program is attached to.
@@ -212,7 +229,7 @@ impl Default for Identity {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 56);
+    assert!(size_of::<Globals>() == 64);
     assert!(size_of::<Link>() == 8);
     // The kernel wants a multiple of 4, 32 at most.
     assert!(size_of::<Note>() == 4);

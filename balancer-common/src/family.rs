@@ -4,6 +4,7 @@ use core::fmt::Debug;
 use core::hash::Hash;
 
 use crate::checksum;
+use crate::fragment::Fragment;
 use crate::icmp::Quoted;
 use crate::packet::Packet;
 use crate::parse::{self, L3};
@@ -116,6 +117,19 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
 
     /// The TTL or hop limit of the header at `offset`; `None` when the frame ends before.
     fn ttl<P: Packet>(packet: &P, offset: usize) -> Option<u8>;
+
+    /// Reads of a fragment, whose network header at `offset` [`Family::parse`] has checked, what concerns it as such.
+    ///
+    /// # Errors
+    /// None for a fragment.
+    fn fragment<P: Packet>(packet: &P, offset: usize) -> Result<Fragment<Self>, Exit>;
+
+    /// The transport protocol of a first fragment, and how many bytes of extension headers are before it.
+    ///
+    /// # Errors
+    /// The verdict for a packet whose headers are not all in its first fragment (RFC 7112).
+    fn behind_fragment<P: Packet>(packet: &P, fragment: &Fragment<Self>)
+    -> Result<(u8, u16), Exit>;
 
     /// Whether an ICMP type is an error.
     fn is_error(kind: u8) -> bool;
@@ -235,6 +249,16 @@ impl Family for V4 {
         Ok(())
     }
 
+    #[inline(always)]
+    fn fragment<P: Packet>(packet: &P, offset: usize) -> Result<Fragment<Self>, Exit> {
+        parse::ipv4_fragment(packet, offset)
+    }
+
+    #[inline(always)]
+    fn behind_fragment<P: Packet>(_: &P, fragment: &Fragment<Self>) -> Result<(u8, u16), Exit> {
+        Ok((fragment.protocol, 0))
+    }
+
     /// Destination Unreachable, Time Exceeded, Parameter Problem. (Source Quench is ignored: RFC 6633; Redirect is not
     /// forwarded: RFC 1812, section 5.2.7.2.)
     #[inline(always)]
@@ -347,6 +371,21 @@ impl Family for V6 {
         }
         header.forward(*new);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn fragment<P: Packet>(packet: &P, offset: usize) -> Result<Fragment<Self>, Exit> {
+        parse::ipv6_fragment(packet, offset)
+    }
+
+    #[inline(always)]
+    fn behind_fragment<P: Packet>(
+        packet: &P,
+        fragment: &Fragment<Self>,
+    ) -> Result<(u8, u16), Exit> {
+        let (data, next) = (fragment.data, fragment.protocol);
+        let walked = parse::transport(packet, data, next, fragment.length);
+        Ok(walked.map_err(|_| Drop::TinyFragment)?)
     }
 
     /// Destination Unreachable, Packet Too Big, Time Exceeded, Parameter Problem (RFC 4443, section 2.1).

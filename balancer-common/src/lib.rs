@@ -19,6 +19,7 @@
 pub mod abi;
 pub mod checksum;
 pub mod family;
+pub mod fragment;
 pub mod hop;
 pub mod icmp;
 pub mod image;

@@ -51,6 +51,22 @@ pub trait Packet {
     }
 }
 
+/// A frame in user space that is only read.
+impl Packet for &[u8] {
+    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.get(offset..)?.first_chunk()
+    }
+
+    /// None: it cannot be written to.
+    fn window_mut<const N: usize>(&mut self, _: usize) -> Option<&mut [u8; N]> {
+        None
+    }
+
+    fn reaches(&self, end: usize) -> bool {
+        end <= self.len()
+    }
+}
+
 /// A frame in user space.
 impl Packet for &mut [u8] {
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {

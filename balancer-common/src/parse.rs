@@ -5,6 +5,7 @@
 
 use crate::checksum::{fold, is_whole};
 use crate::family::{Family, V4, V6};
+use crate::fragment::{Fragment, Key};
 use crate::packet::Packet;
 use crate::tuple::{PortsProtocol, Tuple};
 use crate::verdict::{Drop, Exit, Pass};
@@ -20,15 +21,6 @@ pub struct L2 {
     pub ethertype: u16,
     /// Where the network header begins: 14, 18 or 22.
     pub l3: usize,
-}
-
-impl L2 {
-    /// Whether the frame carries VLAN tags.
-    #[inline(always)]
-    #[must_use]
-    pub fn is_tagged(&self) -> bool {
-        self.l3 != ETHERNET
-    }
 }
 
 /// What the network header says.
@@ -59,6 +51,15 @@ pub struct Headers<F: Family> {
     pub length: u16,
     /// TCP's control bits; 0 for UDP.
     pub flags: u8,
+}
+
+impl<F: Family> Headers<F> {
+    /// Whether the frame carries VLAN tags.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_tagged(&self) -> bool {
+        self.l3 != ETHERNET
+    }
 }
 
 /// Reads the Ethernet header and up to two VLAN tags (IEEE 802.1Q).
@@ -276,6 +277,58 @@ pub(crate) fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<L3<V6>, Exit>
     })
 }
 
+/// Reads what a fragment's IPv4 header says of it; the rest of the header has been checked.
+#[inline(always)]
+pub(crate) fn ipv4_fragment<P: Packet>(packet: &P, offset: usize) -> Result<Fragment<V4>, Exit> {
+    let header = ipv4::Header(packet.window(offset).ok_or(Drop::Truncated)?);
+    let (header_length, total) = (header.header_length(), header.total_length());
+    let (start, more) = header.fragment();
+    Ok(Fragment {
+        key: Key {
+            addresses: header.addresses(),
+            identification: header.identification().into(),
+            protocol: header.protocol().into(),
+        },
+        start: start.into(),
+        more,
+        data: offset + header_length,
+        length: total.saturating_sub(header_length as u16),
+        protocol: header.protocol(),
+        total,
+    })
+}
+
+/// Reads what an IPv6 fragment header says; what stands before it has been checked.
+#[inline(always)]
+pub(crate) fn ipv6_fragment<P: Packet>(packet: &P, offset: usize) -> Result<Fragment<V6>, Exit> {
+    let header = ipv6::Header(packet.window(offset).ok_or(Drop::Truncated)?);
+    let payload = header.payload_length();
+    let start = offset + ipv6::LENGTH;
+    let walked = packet.extensions(start, header.next_header(), payload);
+    let Walked::Fragment { skipped } = Walked::of(walked) else {
+        return Err(Drop::BadOptions.into());
+    };
+    let at = start + usize::from(skipped);
+    let extension: &[u8; FRAGMENT_HEADER] = packet.window(at).ok_or(Drop::Truncated)?;
+    let word = u16::from_be(u16_at(extension, 2));
+    Ok(Fragment {
+        key: Key {
+            addresses: header.addresses(),
+            identification: u32_at(extension, 4),
+            protocol: 0,
+        },
+        start: (word & 0xfff8).into(),
+        more: word & 1 != 0,
+        data: at + FRAGMENT_HEADER,
+        length: payload.saturating_sub(skipped + FRAGMENT_HEADER as u16),
+        protocol: extension[0],
+        total: payload + ipv6::LENGTH as u16,
+    })
+}
+
+/// The length of an IPv6 fragment header.
+const FRAGMENT_HEADER: usize = 8;
+
 /// The protocol behind the extension headers from `start` on, and how long they are.
 ///
 /// # Errors
@@ -292,7 +345,7 @@ pub(crate) fn transport<P: Packet>(
     }
     match Walked::of(packet.extensions(start, next, payload)) {
         Walked::Transport { protocol, length } => Ok((protocol, length)),
-        Walked::Fragment => Err(Pass::Fragment.into()),
+        Walked::Fragment { .. } => Err(Pass::Fragment.into()),
         Walked::SourceRoute => Err(Drop::SourceRoute.into()),
         Walked::Bad => Err(Drop::BadOptions.into()),
     }
@@ -312,25 +365,33 @@ fn is_extension(next: u8) -> bool {
 
 /// Where a chain of extension headers ended.
 enum Walked {
-    Transport { protocol: u8, length: u16 },
-    Fragment,
+    Transport {
+        protocol: u8,
+        length: u16,
+    },
+    /// The fragment header stands behind so many bytes.
+    Fragment {
+        skipped: u16,
+    },
     SourceRoute,
     Bad,
 }
 
 impl Walked {
     // A function that is not inlined can give the verifier one register only: an enum with a payload would be two.
-    const FRAGMENT: u64 = 1 << 32;
-    const SOURCE_ROUTE: u64 = 2 << 32;
-    const BAD: u64 = 3 << 32;
+    const SOURCE_ROUTE: u64 = 1 << 32;
+    const BAD: u64 = 2 << 32;
+    const FRAGMENT: u64 = 3 << 32;
 
     #[inline(always)]
     fn of(packed: u64) -> Self {
         match packed {
-            Self::FRAGMENT => Self::Fragment,
+            // At most six headers of at most 2,048 bytes each; the clamps show the verifier.
+            _ if packed >= Self::FRAGMENT => Self::Fragment {
+                skipped: packed as u16 & 0x3fff,
+            },
             Self::SOURCE_ROUTE => Self::SourceRoute,
             Self::BAD => Self::Bad,
-            // At most six headers of at most 2,048 bytes each; the clamp shows the verifier.
             _ => Self::Transport {
                 protocol: (packed >> 16) as u8,
                 length: packed as u16 & 0x3fff,
@@ -365,7 +426,7 @@ pub fn extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u1
             protocol::FRAGMENT => {
                 // Neither an offset nor more to come: an atomic fragment (RFC 6946), a whole packet.
                 if u16_at(header, 2) & 0xfff9_u16.to_be() != 0 {
-                    return Walked::FRAGMENT;
+                    return Walked::FRAGMENT | u64::from(skipped);
                 }
                 8
             }
@@ -407,6 +468,50 @@ pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Header
         l3: offset,
         l4: l3.l4,
         length: l3.length,
+        flags,
+    })
+}
+
+/// Reads the transport header of a first fragment.
+///
+/// # Errors
+/// The verdict for one that is malformed, too short, or neither TCP nor UDP.
+#[inline(always)]
+pub(crate) fn first_fragment<F: Family, P: Packet>(
+    packet: &P,
+    l3: usize,
+    fragment: &Fragment<F>,
+) -> Result<Headers<F>, Exit> {
+    let (protocol, skipped) = F::behind_fragment(packet, fragment)?;
+    // Bounded as the prover wants to see it: no frame is longer.
+    let l4 = (fragment.data & 0x7fff) + usize::from(skipped);
+    let payload = fragment.length.saturating_sub(skipped);
+    let (ports, flags) = match protocol {
+        protocol::TCP => {
+            let (ports, flags) = tcp(packet, l4, payload).map_err(|_| Drop::TinyFragment)?;
+            (ports, flags)
+        }
+        protocol::UDP if usize::from(payload) < wire::udp::LENGTH => {
+            return Err(Drop::TinyFragment.into());
+        }
+        // Its length is that of the whole.
+        protocol::UDP => {
+            let header: &[u8; wire::udp::LENGTH] = packet.window(l4).ok_or(Drop::Truncated)?;
+            (u32_at(header, 0), 0)
+        }
+        _ => return Err(Pass::OtherProtocol.into()),
+    };
+    if ports as u16 == 0 || ports >> 16 == 0 {
+        return Err(Drop::PortZero.into());
+    }
+    Ok(Headers {
+        tuple: Tuple {
+            addresses: fragment.key.addresses,
+            ports: PortsProtocol::from_wire(ports, protocol),
+        },
+        l3,
+        l4,
+        length: fragment.total,
         flags,
     })
 }

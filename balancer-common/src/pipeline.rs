@@ -8,11 +8,12 @@
 //! ```
 
 use crate::family::{Family, V4, V6};
+use crate::fragment;
 use crate::hop::{self, Hop};
 use crate::nat;
 use crate::open::Opening;
 use crate::packet::Packet;
-use crate::parse::{self, Headers, L2};
+use crate::parse::{self, Headers};
 use crate::table::find;
 use crate::table::flow::{Flow, HopId};
 use crate::table::touch::{Touched, is_settled};
@@ -28,10 +29,14 @@ pub fn process<P: Packet, T: Tables<V4> + Tables<V6>>(
     tables: &T,
     interface: u32,
 ) -> Verdict {
-    decide(packet, tables, interface).into()
+    match decide(packet, tables, interface) {
+        Err(exit) if exit.is_fragment() => fragment::decide(packet, tables, interface).into(),
+        decision => decision.into(),
+    }
 }
 
-/// The same, for an engine that has no use for the reason's name: a number is one word.
+/// The same, for an engine that has no use for the reason's name: a number is one word. Of a fragment it says only that:
+/// [`fragment::decide`] goes on.
 ///
 /// # Errors
 /// Why the packet is not sent on.
@@ -43,8 +48,8 @@ pub fn decide<P: Packet, T: Tables<V4> + Tables<V6>>(
 ) -> Result<Way, Exit> {
     let l2 = parse::ethernet(packet)?;
     match l2.ethertype {
-        ethertype::IPV4 => forward::<V4, P, T>(packet, tables, interface, l2),
-        ethertype::IPV6 => forward::<V6, P, T>(packet, tables, interface, l2),
+        ethertype::IPV4 => forward::<V4, P, T>(packet, tables, interface, l2.l3),
+        ethertype::IPV6 => forward::<V6, P, T>(packet, tables, interface, l2.l3),
         _ => Err(Pass::NotIp.into()),
     }
 }
@@ -55,24 +60,35 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     interface: u32,
-    l2: L2,
+    l3: usize,
 ) -> Result<Way, Exit> {
-    let headers: Headers<F> = match parse::headers(packet, l2.l3) {
+    let headers: Headers<F> = match parse::headers(packet, l3) {
         Ok(headers) => headers,
         Err(exit) if exit == Pass::OtherProtocol.into() => {
-            return tables.forward_error(packet, interface, l2.l3);
+            return tables.forward_error(packet, interface, l3);
         }
         Err(exit) => return Err(exit),
     };
+    forward_known(packet, tables, interface, &headers)
+}
+
+/// The way of a packet whose headers are known.
+#[inline(always)]
+pub(crate) fn forward_known<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    interface: u32,
+    headers: &Headers<F>,
+) -> Result<Way, Exit> {
     let flow = match find(tables, &headers.tuple) {
         Some(flow) if goes_on(tables, flow, headers.flags) => flow,
-        _ => open(packet, tables, interface, l2, &headers)?,
+        _ => open(packet, tables, interface, headers)?,
     };
     let hop = next_hop(tables, interface, flow);
     if !hop.is_known() {
         return Err(Drop::NoNextHop.into());
     }
-    nat::rewrite(packet, &headers, flow, &hop)?;
+    nat::rewrite(packet, headers, flow, &hop)?;
     flow.count(headers.length);
     tables.count_packet(flow.backend(), flow.is_reply(), headers.length);
     Ok(Way::by(&hop, interface))
@@ -91,7 +107,6 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &'a T,
     interface: u32,
-    l2: L2,
     headers: &Headers<F>,
 ) -> Result<&'a Flow<F>, Exit> {
     let kinds = tables.kinds(headers.tuple.ports);
@@ -102,7 +117,7 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
         kinds,
         back: Hop::back(interface, packet.window(0).ok_or(Drop::Truncated)?),
         flags: headers.flags,
-        tagged: l2.is_tagged(),
+        tagged: headers.is_tagged(),
         expired: F::ttl(packet, headers.l3).ok_or(Drop::Truncated)? <= 1,
     };
     tables.open(headers.tuple, opening)?;

@@ -2,6 +2,7 @@
 
 use crate::abi::Path;
 use crate::family::Family;
+use crate::fragment::{self, Datagram, Key, Room};
 use crate::hop::{Hop, Hops};
 use crate::icmp::{self, Quote};
 use crate::image::Image;
@@ -15,7 +16,7 @@ use crate::table::flow::Flow;
 use crate::table::tick::Tick;
 use crate::table::touch::{Touched, touch};
 use crate::tuple::Tuple;
-use crate::verdict::{Drop, Exit, Way};
+use crate::verdict::{Drop, Exit, Punt, Way};
 
 /// The tables of one engine, for one address family: BPF maps in the XDP program, memory in user space.
 ///
@@ -45,6 +46,18 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     /// The kernel's route for a packet that came in by `interface` with these addresses; `None` when there is
     /// none, or no link-layer address for it.
     fn route(&self, addresses: &F::Pair, interface: u32) -> Option<Hop>;
+
+    /// The datagram of a fragment, if its first one has come.
+    fn datagram(&self, key: &Key<F>) -> Option<Datagram<F>>;
+
+    /// Remembers a datagram.
+    fn note_datagram(&self, key: &Key<F>, datagram: &Datagram<F>);
+
+    /// How long a datagram is remembered, in ticks.
+    fn fragment_timeout(&self) -> u32;
+
+    /// Whether the slow path takes a packet now.
+    fn takes(&self, reason: Punt) -> bool;
 
     /// Counts a packet of `length` bytes of a backend.
     fn count_packet(&self, backend: u32, reply: bool, length: u16);
@@ -104,6 +117,21 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     ) -> Result<Way, Exit> {
         let mut quote = Quote::NONE;
         icmp::forward(packet, self, interface, l3, &mut quote)
+    }
+
+    /// [`fragment::forward`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn forward_fragment<P: Packet>(
+        &self,
+        packet: &mut P,
+        interface: u32,
+        l3: usize,
+    ) -> Result<Way, Exit> {
+        let mut room = Room::NONE;
+        fragment::forward(packet, self, interface, l3, &mut room)
     }
 
     /// [`icmp::read`].

@@ -13,6 +13,8 @@ pub enum Verdict {
     Pass(Pass),
     /// Gone.
     Drop(Drop),
+    /// To the slow path, which will give it back or drop it.
+    Punt(Punt),
 }
 
 /// The way of a packet that is sent on.
@@ -78,7 +80,7 @@ reasons! {
         NotUnicast = "not_unicast",
         /// Neither TCP nor UDP: ICMP, ESP, UDP-Lite.
         OtherProtocol = "other_protocol",
-        /// A fragment.
+        /// A fragment of a packet of the kernel's, or of which the first has not come.
         Fragment = "fragment",
         /// No connection knows it and no service listens for it.
         NoService = "no_service",
@@ -112,6 +114,14 @@ reasons! {
         BadTcpHeader = "bad_tcp_header",
         /// A UDP length below 8 bytes or beyond the packet.
         BadUdpLength = "bad_udp_length",
+        /// A fragment that no packet can have: its length is no multiple of 8 although more is to come, or it ends beyond 65,535 bytes.
+        BadFragment = "bad_fragment",
+        /// A first fragment that does not hold the whole transport header (RFC 1858, section 3; RFC 7112).
+        TinyFragment = "tiny_fragment",
+        /// A fragment of data that has gone on already (RFC 5722).
+        FragmentOverlap = "fragment_overlap",
+        /// A fragment of a packet that was dropped, or whose connection is gone, or one that was too early when nobody waits.
+        FragmentOrphan = "fragment_orphan",
         /// The TTL or hop limit ran out.
         TtlExceeded = "ttl_exceeded",
         /// TCP to a service, not a SYN, and no connection knows it.
@@ -132,6 +142,14 @@ reasons! {
         Contended = "contended",
         /// A table was not there: the program runs before the daemon filled it.
         NotReady = "not_ready",
+    }
+}
+
+reasons! {
+    /// Why a packet goes to the slow path, where there is one.
+    Punt {
+        /// A fragment that came before the one before it.
+        Fragment = "fragment",
     }
 }
 
@@ -169,11 +187,12 @@ const TOLD: u64 = {
 };
 
 /// How many counters a verdict can fall under.
-pub const VERDICTS: usize = 2 + Pass::ALL.len() + Drop::ALL.len();
+pub const VERDICTS: usize = 2 + Pass::ALL.len() + Drop::ALL.len() + Punt::ALL.len();
 
-/// The counter of the first reason to pass a packet, and to drop one; those of ways are before.
+/// The counter of the first reason to pass a packet, to drop one, and to hand one over; those of ways are before.
 const FIRST_PASS: u32 = 2;
 const FIRST_DROP: u32 = FIRST_PASS + Pass::ALL.len() as u32;
+const FIRST_PUNT: u32 = FIRST_DROP + Drop::ALL.len() as u32;
 
 impl Way {
     /// The number of its counter, below [`VERDICTS`].
@@ -185,6 +204,13 @@ impl Way {
             Self::Redirect(_) => 1,
         }
     }
+
+    /// Whether a counter is of packets that were sent on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_counter(counter: u32) -> bool {
+        counter < FIRST_PASS
+    }
 }
 
 impl Exit {
@@ -195,11 +221,25 @@ impl Exit {
         self.0 as usize
     }
 
-    /// Whether the packet is dropped, else it is for the kernel.
+    /// Whether the packet is dropped.
     #[inline(always)]
     #[must_use]
     pub const fn is_drop(self) -> bool {
-        self.0 >= FIRST_DROP
+        self.0 >= FIRST_DROP && self.0 < FIRST_PUNT
+    }
+
+    /// Whether it is for the slow path.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_punt(self) -> bool {
+        self.0 >= FIRST_PUNT
+    }
+
+    /// Whether it is a fragment, left to the kernel unless [`crate::fragment::decide`] says otherwise.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_fragment(self) -> bool {
+        self.0 == FIRST_PASS + Pass::Fragment as u32
     }
 
     /// Whether the packet is dropped, and its sender is [told](Drop::is_told).
@@ -253,6 +293,20 @@ impl From<Pass> for Exit {
     }
 }
 
+impl From<Punt> for Exit {
+    #[inline(always)]
+    fn from(reason: Punt) -> Self {
+        Self(FIRST_PUNT + reason as u32)
+    }
+}
+
+impl From<Punt> for Verdict {
+    #[inline(always)]
+    fn from(reason: Punt) -> Self {
+        Self::Punt(reason)
+    }
+}
+
 impl From<Drop> for Verdict {
     #[inline(always)]
     fn from(reason: Drop) -> Self {
@@ -271,10 +325,12 @@ impl From<Exit> for Verdict {
     fn from(exit: Exit) -> Self {
         let passes = Pass::ALL.iter().map(|&reason| Self::Pass(reason));
         let drops = Drop::ALL.iter().map(|&reason| Self::Drop(reason));
+        let punts = Punt::ALL.iter().map(|&reason| Self::Punt(reason));
         let number = exit.0.saturating_sub(FIRST_PASS) as usize;
         // There is no other number.
         passes
             .chain(drops)
+            .chain(punts)
             .nth(number)
             .unwrap_or(Self::Drop(Drop::NotReady))
     }
@@ -300,6 +356,7 @@ impl Verdict {
             Self::Redirect(interface) => Way::Redirect(interface).counter(),
             Self::Pass(reason) => Exit::from(reason).counter(),
             Self::Drop(reason) => Exit::from(reason).counter(),
+            Self::Punt(reason) => Exit::from(reason).counter(),
         }
     }
 }
@@ -313,10 +370,12 @@ mod tests {
         let mut seen = [false; VERDICTS];
         let passes = Pass::ALL.iter().map(|&reason| Verdict::Pass(reason));
         let drops = Drop::ALL.iter().map(|&reason| Verdict::Drop(reason));
+        let punts = Punt::ALL.iter().map(|&reason| Verdict::Punt(reason));
         for verdict in [Verdict::Transmit, Verdict::Redirect(7)]
             .into_iter()
             .chain(passes)
             .chain(drops)
+            .chain(punts)
         {
             assert!(!seen[verdict.counter()], "{verdict:?}");
             seen[verdict.counter()] = true;

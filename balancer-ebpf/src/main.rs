@@ -13,11 +13,13 @@ mod slow;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::helpers::generated::bpf_redirect;
-use aya_ebpf::macros::xdp;
+use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use balancer_common::pipeline;
-use balancer_common::verdict::Way;
+use balancer_common::abi::FRAGMENTS;
+use balancer_common::verdict::{Exit, Way};
+use balancer_common::{fragment, pipeline};
 
 use crate::maps::Maps;
 use crate::packet::Frame;
@@ -32,11 +34,39 @@ fn balancer(context: XdpContext) -> u32 {
     let tables = Maps {
         context: context.as_ptr(),
     };
-    let decision = pipeline::decide(
-        &mut Frame::new(&context),
-        &tables,
-        context.ingress_ifindex() as u32,
-    );
+    let interface = context.ingress_ifindex() as u32;
+    let decision = pipeline::decide(&mut Frame::new(&context), &tables, interface);
+    if let Err(exit) = decision
+        && exit.is_fragment()
+    {
+        // It does not come back, unless there is no such program: then the kernel has the fragment.
+        // SAFETY: nothing of this program is used when another has taken its place.
+        unsafe { PROGRAMS.tail_call(&context, FRAGMENTS) };
+    }
+    act(&context, decision)
+}
+
+/// Goes on with fragments. A program of its own, since the stack has no room for both.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is that of the macro"
+)]
+#[xdp]
+fn fragments(context: XdpContext) -> u32 {
+    let tables = Maps {
+        context: context.as_ptr(),
+    };
+    let interface = context.ingress_ifindex() as u32;
+    let decision = fragment::decide(&mut Frame::new(&context), &tables, interface);
+    act(&context, decision)
+}
+
+#[btf_map]
+static PROGRAMS: ProgramArray<1> = ProgramArray::new();
+
+/// Counts a packet and turns what it gets into an action.
+#[inline(always)]
+fn act(context: &XdpContext, decision: Result<Way, Exit>) -> u32 {
     maps::count(match decision {
         Ok(way) => way.counter(),
         Err(exit) => exit.counter(),
@@ -45,6 +75,7 @@ fn balancer(context: XdpContext) -> u32 {
         Ok(Way::Transmit) if redirects_back() => redirect(context.ingress_ifindex() as u32),
         Ok(Way::Transmit) => XDP_TX,
         Ok(Way::Redirect(interface)) => redirect(interface),
+        Err(exit) if exit.is_punt() => slow::punt(context.ctx, exit.counter() as u32),
         Err(exit) if exit.is_told() => slow::tell(context.ctx, exit.counter() as u32),
         Err(exit) if exit.is_drop() => XDP_DROP,
         Err(_) => XDP_PASS,

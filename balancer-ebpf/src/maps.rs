@@ -10,17 +10,18 @@ use core::ptr;
 use aya_ebpf::bindings::{
     BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_NOEXIST, bpf_fib_lookup as FibParameters, xdp_md,
 };
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
-    BackendStats, Globals, Identity, Link, MAX_BACKENDS, MAX_LINKS, MAX_SERVICES, Path,
+    BackendStats, DATAGRAMS, Globals, Identity, Link, MAX_BACKENDS, MAX_LINKS, MAX_SERVICES, Path,
     ServiceStats, Stats,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
+use balancer_common::fragment::{self, Datagram, Key, Room};
 use balancer_common::hop::{HOPS as HOP_CELLS, Hop, HopCell, Hops};
 use balancer_common::icmp::{self, Quote};
 use balancer_common::image::{Cell, Image};
@@ -36,10 +37,11 @@ use balancer_common::table::touch::{self, Touched};
 use balancer_common::table::{self, Geometry, Lines, Totals};
 use balancer_common::tables::Tables;
 use balancer_common::tuple::Tuple;
-use balancer_common::verdict::{Drop, Exit, Way};
+use balancer_common::verdict::{Drop, Exit, Punt, Way};
 use balancer_common::word::Word;
 
 use crate::packet::{Frame, opaque};
+use crate::slow;
 
 /// An array that the daemon maps into its memory.
 type Shared<T, const N: usize> = Array<T, N, { BPF_F_MMAPABLE as usize }>;
@@ -53,6 +55,10 @@ static FLOWS_V6: Shared<Flow<V6>, 1> = Shared::new(); // set by the loader
 static INDEX_V4: HashMap<Tuple<V4>, u32, 1> = HashMap::new(); // set by the loader
 #[btf_map]
 static INDEX_V6: HashMap<Tuple<V6>, u32, 1> = HashMap::new(); // set by the loader
+#[btf_map]
+static DATAGRAMS_V4: LruHashMap<Key<V4>, Datagram<V4>, { DATAGRAMS as usize }> = LruHashMap::new();
+#[btf_map]
+static DATAGRAMS_V6: LruHashMap<Key<V6>, Datagram<V6>, { DATAGRAMS as usize }> = LruHashMap::new();
 #[btf_map]
 static TOTALS: Shared<Totals, 2> = Shared::new();
 #[btf_map]
@@ -102,6 +108,7 @@ pub struct Scratch<F: Family> {
     connection: Connection<F>,
     key: Tuple<F>,
     quote: Quote<F>,
+    room: Room<F>,
 }
 
 /// [`balancer_common::abi::GEOMETRY`]: the same for both families.
@@ -118,6 +125,8 @@ pub trait FamilyMaps: Functions {
     fn index() -> &'static HashMap<Tuple<Self>, u32, 1>;
     /// A line of the flow table.
     fn line(index: u32) -> Option<&'static Flow<Self>>;
+    /// The datagrams of fragments.
+    fn datagrams() -> &'static LruHashMap<Key<Self>, Datagram<Self>, { DATAGRAMS as usize }>;
     /// The index of the table's totals.
     const TOTALS: u32;
     /// This CPU's room for what the stack has none for.
@@ -428,6 +437,11 @@ impl FamilyMaps for V4 {
         &INDEX_V4
     }
 
+    #[inline(always)]
+    fn datagrams() -> &'static LruHashMap<Key<V4>, Datagram<V4>, { DATAGRAMS as usize }> {
+        &DATAGRAMS_V4
+    }
+
     const TOTALS: u32 = 0;
 
     #[inline(always)]
@@ -452,6 +466,11 @@ impl FamilyMaps for V6 {
     #[inline(always)]
     fn index() -> &'static HashMap<Tuple<V6>, u32, 1> {
         &INDEX_V6
+    }
+
+    #[inline(always)]
+    fn datagrams() -> &'static LruHashMap<Key<V6>, Datagram<V6>, { DATAGRAMS as usize }> {
+        &DATAGRAMS_V6
     }
 
     const TOTALS: u32 = 1;
@@ -699,6 +718,33 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn datagram(&self, key: &Key<F>) -> Option<Datagram<F>> {
+        // SAFETY: an element may be used again while it is read: what it says then is of another datagram, whose fragments
+        // are as likely to be lost.
+        unsafe { F::datagrams().get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn note_datagram(&self, key: &Key<F>, datagram: &Datagram<F>) {
+        // Without memory for it the other fragments are lost.
+        let _ = F::datagrams().insert(key, datagram, 0);
+    }
+
+    #[inline(always)]
+    fn fragment_timeout(&self) -> u32 {
+        let Some(globals) = GLOBALS.get_ptr(0) else {
+            return 0;
+        };
+        // SAFETY: as of the generation of next hops.
+        unsafe { (&raw const (*globals).fragment_timeout).read_volatile() as u32 }
+    }
+
+    #[inline(always)]
+    fn takes(&self, reason: Punt) -> bool {
+        slow::takes(self.context.cast(), reason as u32) != 0
+    }
+
+    #[inline(always)]
     fn count_packet(&self, backend: u32, reply: bool, length: u16) {
         if let Some(stats) = BACKEND_STATS.get_ptr_mut(backend) {
             // SAFETY: this CPU's own value.
@@ -757,6 +803,19 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
     fn forward_error<P: Packet>(&self, _: &mut P, interface: u32, l3: usize) -> Result<Way, Exit> {
         F::forward_error(self.context, interface, l3)
+    }
+
+    #[inline(always)]
+    fn forward_fragment<P: Packet>(
+        &self,
+        packet: &mut P,
+        interface: u32,
+        l3: usize,
+    ) -> Result<Way, Exit> {
+        let scratch = F::scratch().ok_or(Drop::NotReady)?;
+        // SAFETY: this CPU's own value, and nothing else uses this part of it until this function ends.
+        let room = unsafe { &mut (*scratch).room };
+        fragment::forward(packet, self, interface, l3, room)
     }
 
     #[inline(always)]

@@ -10,13 +10,14 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_xdp_adjust_meta};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{MAX_SOCKETS, Note};
+use balancer_common::verdict::Punt;
 
 use crate::maps::LINKS;
 
 #[btf_map]
 static SOCKETS: XskMap<{ MAX_SOCKETS as usize }> = XskMap::new();
 #[btf_map]
-static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+static BUDGETS: PerCpuArray<Budget, { 1 + Punt::ALL.len() }> = PerCpuArray::new();
 
 /// How many packets this CPU has handed over in a span of time.
 #[repr(C)]
@@ -28,27 +29,49 @@ pub struct Budget {
 /// The length of that span, in bits of jiffies: 32 of them, an eighth of a second or less.
 const SPAN: u32 = 5;
 
-/// How many there may be. What a flood makes of it costs the CPU less than one per cent of its time.
-const USED: u64 = 256;
+/// How many packets there may be whose senders are told: a flood of them costs the CPU less than one per cent of its time.
+const TOLD: u64 = 256;
+
+/// How many there may be of each other kind.
+const PUNTED: u64 = 4096;
 
 /// Hands a dropped packet to the daemon, who tells the sender, with the number of its counter. Gives the action.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tell(context: *mut xdp_md, verdict: u32) -> u32 {
     let context = XdpContext::new(context);
-    hand_over(&context, verdict, XDP_DROP)
+    match socket(&context) {
+        Some(socket) if is_within(0, TOLD) => hand_over(&context, socket, verdict),
+        _ => XDP_DROP,
+    }
+}
+
+/// Whether the daemon takes a packet for this reason (a [`Punt`]) now; it is counted as taken then. 0: no.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn takes(context: *mut xdp_md, reason: u32) -> u32 {
+    let is_there = socket(&XdpContext::new(context)).is_some();
+    (is_there && is_within(reason + 1, PUNTED)).into()
+}
+
+/// Hands a packet to the daemon that it [takes]. Gives the action.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn punt(context: *mut xdp_md, verdict: u32) -> u32 {
+    let context = XdpContext::new(context);
+    match socket(&context) {
+        Some(socket) => hand_over(&context, socket, verdict),
+        None => XDP_DROP,
+    }
 }
 
 #[inline(always)]
-fn hand_over(context: &XdpContext, verdict: u32, otherwise: u32) -> u32 {
-    let Some(socket) = socket(context) else {
-        return otherwise;
-    };
-    if !is_within_budget() || !note(context, Note { verdict }) {
-        return otherwise;
+fn hand_over(context: &XdpContext, socket: u32, verdict: u32) -> u32 {
+    if !note(context, Note { verdict }) {
+        return XDP_DROP;
     }
     SOCKETS
-        .redirect(socket, otherwise.into())
+        .redirect(socket, XDP_DROP.into())
         .unwrap_or_else(|action| action)
 }
 
@@ -64,8 +87,8 @@ fn socket(context: &XdpContext) -> Option<u32> {
 }
 
 #[inline(always)]
-fn is_within_budget() -> bool {
-    let Some(budget) = BUDGET.get_ptr_mut(0) else {
+fn is_within(budget: u32, most: u64) -> bool {
+    let Some(budget) = BUDGETS.get_ptr_mut(budget) else {
         return false;
     };
     // SAFETY: this CPU's own value; the helper takes nothing.
@@ -75,7 +98,7 @@ fn is_within_budget() -> bool {
         budget.used = 0;
     }
     budget.used += 1;
-    budget.used <= USED
+    budget.used <= most
 }
 
 /// Puts a note before the frame; `false` when the driver has no room for it.

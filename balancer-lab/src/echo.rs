@@ -37,7 +37,15 @@ pub struct UdpEcho {
 impl UdpEcho {
     /// Serves on `ports`: `[53]`, or a range.
     pub fn start(host: &Host, ports: impl IntoIterator<Item = u16>) -> Result<Self> {
-        let ports: Vec<_> = ports.into_iter().collect();
+        Self::serve(host, ports.into_iter().collect(), Answer::Name)
+    }
+
+    /// The same, but each answer has the datagram behind the name.
+    pub fn repeating(host: &Host, ports: impl IntoIterator<Item = u16>) -> Result<Self> {
+        Self::serve(host, ports.into_iter().collect(), Answer::NameAndDatagram)
+    }
+
+    fn serve(host: &Host, ports: Vec<u16>, answer: Answer) -> Result<Self> {
         let name = host.name().to_owned();
         let peers = Tally::default();
         let counts = Tally::clone(&peers);
@@ -61,6 +69,7 @@ impl UdpEcho {
                     tasks.spawn(answer_datagrams(
                         socket,
                         name.clone(),
+                        answer,
                         Tally::clone(&counts),
                     ));
                 }
@@ -86,9 +95,17 @@ impl UdpEcho {
     }
 }
 
+/// What an answer has.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Name,
+    NameAndDatagram,
+}
+
 async fn answer_datagrams(
     socket: UdpSocket,
     name: String,
+    answer: Answer,
     peers: Tally<BTreeMap<SocketAddr, u64>>,
 ) {
     let mut buffer = vec![0; BUFFER];
@@ -96,7 +113,7 @@ async fn answer_datagrams(
         // An ICMP error about an earlier answer is reported here too, and is no reason to end.
         let _ = socket
             .async_io(Interest::READABLE, || {
-                answer_one(&socket, &name, &peers, &mut buffer)
+                answer_one(&socket, &name, answer, &peers, &mut buffer)
             })
             .await;
     }
@@ -105,6 +122,7 @@ async fn answer_datagrams(
 fn answer_one(
     socket: &UdpSocket,
     name: &str,
+    answer: Answer,
     peers: &Tally<BTreeMap<SocketAddr, u64>>,
     buffer: &mut [u8],
 ) -> io::Result<()> {
@@ -127,8 +145,12 @@ fn answer_one(
         // Before the answer: who has it finds the datagram counted.
         *lock(peers).entry(peer).or_default() += 1;
     }
-    let info = message.cmsgs()?.next();
-    let reply = [IoSlice::new(name.as_bytes())];
+    let (info, length) = (message.cmsgs()?.next(), message.bytes);
+    let repeated = match answer {
+        Answer::Name => &[],
+        Answer::NameAndDatagram => &buffer[..length],
+    };
+    let reply = [IoSlice::new(name.as_bytes()), IoSlice::new(repeated)];
     let send = |control: &[ControlMessage<'_>]| {
         sendmsg(
             socket.as_raw_fd(),

@@ -60,6 +60,7 @@ fn defaults(interfaces: &[&str], services: Vec<Service>) -> Config {
             tcp_closing: Duration::from_mins(4),
             udp: Duration::from_secs(30),
             udp_stream: Duration::from_mins(5),
+            fragment: Duration::from_secs(2),
         },
         services,
     }

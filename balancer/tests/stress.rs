@@ -124,6 +124,7 @@ fn timeouts() -> Timeouts {
         tcp_closing: timeout,
         udp: timeout,
         udp_stream: timeout,
+        fragment: timeout,
     }
 }
 
@@ -522,6 +523,7 @@ fn storm(lab: &Lab, lookup: FlowLookup) {
         tcp_closing: Duration::from_hours(1),
         udp: Duration::from_hours(1),
         udp_stream: Duration::from_hours(1),
+        fragment: Duration::from_secs(2),
     };
     thread::sleep(Duration::from_millis(200));
     pass(&mut kernel, &long);

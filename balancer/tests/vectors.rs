@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use balancer::config::FlowLookup;
 use balancer::datapath::kernel::Sizes;
-use balancer_common::verdict::{Drop, Pass, Verdict};
+use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use support::engines::Engines;
 use support::frame::{tcp, udp};
 use support::vector::run_all;
@@ -48,8 +48,9 @@ fn every_verdict_has_a_vector() {
         .collect();
     let passes = Pass::ALL.iter().map(|&reason| reason.into());
     let drops = Drop::ALL.iter().map(|&reason| reason.into());
+    let punts = Punt::ALL.iter().map(|&reason| reason.into());
     let sent = [Verdict::Transmit, Verdict::Redirect(BACKEND_SIDE)];
-    for verdict in sent.into_iter().chain(passes).chain(drops) {
+    for verdict in sent.into_iter().chain(passes).chain(drops).chain(punts) {
         let excuse = NEVER.iter().find(|(its, _)| *its == verdict);
         match (reached.contains(&verdict.counter()), excuse) {
             (true, None) => {}

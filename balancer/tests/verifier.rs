@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use balancer::datapath::{FRAGMENTS_PROGRAM, PROGRAM};
 use balancer_common::abi::INDEXED;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -33,13 +34,20 @@ fn load(lookup: &str, indexed: u8) {
         .load(balancer::datapath::OBJECT)
         .unwrap();
     let maps = start.elapsed();
-    let log = verifier_log(&mut ebpf);
+    println!("flow_lookup = \"{lookup}\": maps made in {maps:.1?}");
+    for name in [PROGRAM, FRAGMENTS_PROGRAM] {
+        verify(&mut ebpf, name);
+    }
+}
+
+fn verify(ebpf: &mut Ebpf, name: &str) {
+    let log = verifier_log(ebpf, name);
     let stack = log
         .lines()
         .find_map(|line| line.strip_prefix("stack depth "))
         .unwrap_or("unknown");
     let start = Instant::now();
-    let program = program(&mut ebpf);
+    let program = program(ebpf, name);
     program.load().unwrap();
     let verification = start.elapsed();
     let verified = program
@@ -48,9 +56,8 @@ fn load(lookup: &str, indexed: u8) {
         .verified_instruction_count()
         .unwrap();
     println!(
-        "XDP program, flow_lookup = \"{lookup}\": {verified} instructions verified (budget {BUDGET}), \
-         bytes of stack by function {stack}, \
-         maps made in {maps:.1?}, loaded in {verification:.1?}"
+        "  program {name}: {verified} instructions verified (budget {BUDGET}), loaded in {verification:.1?}, \
+         bytes of stack by function {stack}"
     );
     assert!(
         verified <= BUDGET,
@@ -60,10 +67,10 @@ fn load(lookup: &str, indexed: u8) {
 
 /// What the verifier says of a program that it takes. It is told to those only whose load fails, so the program is
 /// loaded when there is no file descriptor left for it.
-fn verifier_log(ebpf: &mut Ebpf) -> String {
+fn verifier_log(ebpf: &mut Ebpf, name: &str) -> String {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
-    let result = program(ebpf).load();
+    let result = program(ebpf, name).load();
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     match result {
         Err(ProgramError::LoadError {
@@ -81,9 +88,6 @@ fn verifier_log(ebpf: &mut Ebpf) -> String {
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> &mut Xdp {
-    ebpf.program_mut(balancer::datapath::PROGRAM)
-        .unwrap()
-        .try_into()
-        .unwrap()
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
+    ebpf.program_mut(name).unwrap().try_into().unwrap()
 }

@@ -38,6 +38,21 @@ impl Header<'_> {
         u16_at(self.0, 6) & 0x3fff_u16.to_be() != 0
     }
 
+    /// Of a fragment where its data begins in the whole, in bytes, and whether there is more behind it.
+    #[inline(always)]
+    #[must_use]
+    pub fn fragment(&self) -> (u16, bool) {
+        let word = u16::from_be(u16_at(self.0, 6));
+        ((word & 0x1fff) << 3, word & 0x2000 != 0)
+    }
+
+    /// The identification, as loaded.
+    #[inline(always)]
+    #[must_use]
+    pub fn identification(&self) -> u16 {
+        u16_at(self.0, 4)
+    }
+
     /// Time to live.
     #[inline(always)]
     #[must_use]

@@ -93,11 +93,13 @@ fn timeouts(cursor: &Cursor<'_>, errors: &mut Errors) -> Option<Timeouts> {
     let tcp_closing = cursor.get(&key::TCP_CLOSING, errors);
     let udp = cursor.get(&key::UDP, errors);
     let udp_stream = cursor.get(&key::UDP_STREAM, errors);
+    let fragment = cursor.get(&key::FRAGMENT, errors);
     Some(Timeouts {
         tcp_handshake: tcp_handshake?.value,
         tcp_established: tcp_established?.value,
         tcp_closing: tcp_closing?.value,
         udp: udp?.value,
         udp_stream: udp_stream?.value,
+        fragment: fragment?.value,
     })
 }

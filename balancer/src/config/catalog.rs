@@ -192,16 +192,17 @@ pub(super) static TIMEOUTS: Key<Section> = Key::optional(
                 "An ICMP query without further packets.",
             )
             .not_yet(),
-            &Key::default(
-                "fragment",
-                r#""2s""#,
-                Later::Text,
-                "Fragments whose first one has not come.",
-            )
-            .not_yet(),
+            &FRAGMENT,
         ],
     }),
     "How long a connection may be idle before it is forgotten.",
+);
+
+pub(super) static FRAGMENT: Key<Time> = Key::default(
+    "fragment",
+    r#""2s""#,
+    TIME,
+    "The fragments of a packet, from the first one on, or until that comes.",
 );
 
 pub(super) static TCP_HANDSHAKE: Key<Time> = Key::default(

@@ -127,6 +127,11 @@ pub fn diff(old: &Config, new: &Config) -> Difference {
             old.timeouts.udp_stream,
             new.timeouts.udp_stream,
         ),
+        (
+            "timeouts.fragment",
+            old.timeouts.fragment,
+            new.timeouts.fragment,
+        ),
     ];
     let ports = (old.datapath.source_ports, new.datapath.source_ports);
     let before = positions(&old.services, |service| service.name.as_str());

@@ -89,6 +89,8 @@ pub struct Timeouts {
     pub udp: Duration,
     /// UDP seen in both directions.
     pub udp_stream: Duration,
+    /// The fragments of a packet, from the first one on, or until that comes.
+    pub fragment: Duration,
 }
 
 /// Ports from `first` to `last`, both included; `first <= last`, neither is 0.

@@ -120,6 +120,21 @@ pub struct SlowPathCounts {
     pub untold: u64,
     /// It was not: the answer could not be sent.
     pub unsent: u64,
+    /// Packets that had to wait for something, by what for; only those that there were.
+    #[serde(default)]
+    pub held: BTreeMap<String, u64>,
+    /// Of these: it came, and the program was given them again, as if they had just been received.
+    #[serde(default)]
+    pub resumed: u64,
+    /// It did not come in time: they were dropped.
+    #[serde(default)]
+    pub expired: u64,
+    /// There were too many: they were dropped.
+    #[serde(default)]
+    pub overflowed: u64,
+    /// They could not be given to the program: they are lost.
+    #[serde(default)]
+    pub failed: u64,
 }
 
 /// What moves the packets.
@@ -215,6 +230,10 @@ pub struct PacketCounts {
     pub passed: u64,
     /// Dropped; `drops` tells why.
     pub dropped: u64,
+    /// Handed to the daemon, to wait for something; `slow_path` tells what became of them. Those that go on are received
+    /// again.
+    #[serde(default)]
+    pub held: u64,
 }
 
 /// How full a table is.

@@ -53,10 +53,11 @@ pub fn status() -> StatusDocument {
                 half_open_max: 65_536,
             },
             packets: PacketCounts {
-                received: 1000,
+                received: 1009,
                 forwarded: 900,
                 passed: 90,
                 dropped: 10,
+                held: 9,
             },
             tables: vec![
                 table("connections", 131_072, 262_144),
@@ -70,6 +71,11 @@ pub fn status() -> StatusDocument {
                 limited: 1,
                 untold: 1,
                 unsent: 0,
+                held: counters(&[("fragment", 9)]),
+                resumed: 6,
+                expired: 1,
+                overflowed: 1,
+                failed: 0,
             },
         },
     }

@@ -53,8 +53,15 @@ pub fn status(style: Style, status: &Status) -> String {
         (
             "packets",
             format!(
-                "{} received: {} forwarded, {} passed, {} dropped",
-                packets.received, packets.forwarded, packets.passed, packets.dropped
+                "{} received: {} forwarded, {} passed, {} dropped, {} held",
+                packets.received, packets.forwarded, packets.passed, packets.dropped, packets.held
+            ),
+        ),
+        (
+            "held packets",
+            format!(
+                "{} went on, {} too late, {} too many",
+                status.slow_path.resumed, status.slow_path.expired, status.slow_path.overflowed
             ),
         ),
         (

@@ -10,7 +10,7 @@ use balancer_common::table::flow::Flow;
 use balancer_common::table::state::Phase;
 use balancer_common::table::tick::Tick;
 use balancer_common::tuple::Tuple;
-use balancer_common::verdict::{Drop, Pass, Verdict};
+use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use balancer_common::wire::protocol;
 
 use super::tables::Tables;
@@ -264,12 +264,19 @@ impl Tables {
         let counters = &slow_path.counters;
         let dropped = Drop::ALL.iter().zip(&counters.dropped);
         let dropped = dropped.map(|(reason, counter)| (reason.name().to_owned(), counter.get()));
+        let held = Punt::ALL.iter().zip(&counters.punted);
+        let held = held.map(|(reason, counter)| (reason.name().to_owned(), counter.get()));
         SlowPathCounts {
             dropped: dropped.filter(|&(_, count)| count > 0).collect(),
             told: counters.told.get(),
             limited: counters.limited.get(),
             untold: counters.untold.get(),
             unsent: counters.unsent.get(),
+            held: held.filter(|&(_, count)| count > 0).collect(),
+            resumed: counters.resumed.get(),
+            expired: counters.expired.get(),
+            overflowed: counters.overflowed.get(),
+            failed: counters.failed.get(),
         }
     }
 
@@ -286,6 +293,7 @@ impl Tables {
             forwarded: count(Verdict::Transmit) + count(Verdict::Redirect(0)),
             passed: sum(&mut Pass::ALL.iter().map(|&reason| Verdict::Pass(reason))),
             dropped: sum(&mut Drop::ALL.iter().map(|&reason| Verdict::Drop(reason))),
+            held: sum(&mut Punt::ALL.iter().map(|&reason| Verdict::Punt(reason))),
         })
     }
 

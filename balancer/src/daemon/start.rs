@@ -134,7 +134,8 @@ async fn forward(
         Back::Transmit
     };
     let kernel = Kernel::load(sizes, back, Some(pins.path()))?;
-    let slow_path = SlowPath::start()
+    let mut kernel = kernel;
+    let slow_path = SlowPath::start(kernel.injector()?, Arc::clone(&kernel.datagrams))
         .inspect_err(|error| tracing::warn!(%error, "there is no slow path"))
         .ok();
     let tables = Shared::new(Tables::new(kernel, pins, config.clone(), slow_path)?);

@@ -155,6 +155,10 @@ impl Tables {
         overrides.keep(&self.config, &config);
         let generation = self.generation + 1;
         let image = self.image(&config, &ids, &overrides, generation)?;
+        self.kernel.set_fragment_timeout(config.timeouts.fragment)?;
+        if let Some(slow_path) = &self.slow_path {
+            slow_path.set_fragment_timeout(config.timeouts.fragment);
+        }
         self.kernel.set_image(&image)?;
         self.generation = generation;
         self.config = config;

@@ -4,29 +4,35 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::{
-    Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap,
+    Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray,
+    XskMap,
 };
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
-    BackendStats, GEOMETRY, Globals, INDEXED, Identity, Link, Path, REDIRECTS_BACK, SCHEMA,
-    ServiceStats, Stats, map,
+    BackendStats, FRAGMENTS, GEOMETRY, Globals, INDEXED, Identity, Link, Path, REDIRECTS_BACK,
+    SCHEMA, ServiceStats, Stats, map,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS, HopCell};
 use balancer_common::image::Cell;
 use balancer_common::ports::PORT_WORDS;
+use balancer_common::table::tick::Tick;
 use balancer_common::table::{Geometry, index};
 use balancer_common::word::Word;
 
 use super::compile::Image;
+use super::datagrams::Datagrams;
 use super::flows::FlowTable;
 use super::index::KernelIndex;
+use super::injector::Injector;
 use super::mapped::{self, Mapped};
 use super::raw::Record;
-use super::{OBJECT, PROGRAM};
+use super::{FRAGMENTS_PROGRAM, OBJECT, PROGRAM};
 use crate::chain::chain;
 use crate::config::FlowLookup;
 
@@ -114,6 +120,10 @@ pub struct Kernel {
     pub hops: Mapped<HopCell>,
     /// The interfaces that answers may leave by, by their index.
     links: HashMap<MapData, u32, Record<Link>>,
+    /// The datagrams of fragments.
+    pub datagrams: Arc<Datagrams>,
+    /// What the program goes on to. It is empty as soon as nobody has it, neither this process nor a pin.
+    _programs: ProgramArray<MapData>,
     /// The sockets of the slow path, by the numbers that the links have.
     sockets: XskMap<MapData>,
     /// The table of ports.
@@ -179,8 +189,13 @@ impl Kernel {
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
-        let program: &mut Xdp = program(&mut ebpf)?;
-        program.load()?;
+        for name in [PROGRAM, FRAGMENTS_PROGRAM] {
+            program(&mut ebpf, name)?.load()?;
+        }
+        let mut programs: ProgramArray<_> = take(&mut ebpf, map::PROGRAMS)?.try_into()?;
+        // The program of an earlier daemon goes on to this one from now on.
+        let fragments = program(&mut ebpf, FRAGMENTS_PROGRAM)?.fd()?;
+        programs.set(FRAGMENTS, fragments, 0)?;
         let totals = take(&mut ebpf, map::TOTALS)?;
         let hops = mapped(&take(&mut ebpf, map::HOPS)?, HOPS as usize)?;
         let mut kernel = Self {
@@ -200,6 +215,11 @@ impl Kernel {
             )?,
             hops,
             links: take(&mut ebpf, map::LINKS)?.try_into()?,
+            datagrams: Arc::new(Datagrams::new(
+                take(&mut ebpf, map::DATAGRAMS_V4)?,
+                take(&mut ebpf, map::DATAGRAMS_V6)?,
+            )?),
+            _programs: programs,
             sockets: take(&mut ebpf, map::SOCKETS)?.try_into()?,
             ports: mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?,
             current: None,
@@ -219,6 +239,7 @@ impl Kernel {
                 schema: SCHEMA.into(),
                 hop_generation: 1,
                 keys,
+                fragment_timeout: 0,
             };
             kernel.globals.set(0, Record(globals), 0)?;
         }
@@ -230,7 +251,15 @@ impl Kernel {
     /// # Errors
     /// Never: the object has it.
     pub fn program(&mut self) -> Result<&mut Xdp, KernelError> {
-        program(&mut self.ebpf)
+        program(&mut self.ebpf, PROGRAM)
+    }
+
+    /// A way to give frames to the program.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn injector(&mut self) -> Result<Injector, KernelError> {
+        Ok(Injector::of(self.program()?)?)
     }
 
     /// Swaps in an image: packets that begin from now on see it, those at work end with the old one.
@@ -318,6 +347,17 @@ impl Kernel {
     pub fn invalidate_hops(&mut self) -> Result<(), KernelError> {
         let Record(mut globals) = self.globals.get(&0, 0)?;
         globals.hop_generation += 1;
+        Ok(self.globals.set(0, Record(globals), 0)?)
+    }
+
+    /// Sets how long a datagram is remembered after its first fragment.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn set_fragment_timeout(&mut self, timeout: Duration) -> Result<(), KernelError> {
+        let Record(mut globals) = self.globals.get(&0, 0)?;
+        let ticks = Tick::from_nanoseconds(timeout.as_nanos() as u64);
+        globals.fragment_timeout = u64::from(ticks.0).max(1);
         Ok(self.globals.set(0, Record(globals), 0)?)
     }
 
@@ -463,8 +503,8 @@ fn mapped<T: mapped::Cell>(map: &Map, length: usize) -> Result<Mapped<T>, Kernel
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
-    let program = ebpf.program_mut(PROGRAM).ok_or(ProgramError::NotLoaded)?;
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, KernelError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     Ok(program.try_into()?)
 }
 

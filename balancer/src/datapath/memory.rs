@@ -4,8 +4,9 @@ use std::io;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use balancer_common::abi::{BackendStats, Path, ServiceStats};
+use balancer_common::abi::{BackendStats, DATAGRAMS, Path, ServiceStats};
 use balancer_common::family::{Family, V4, V6};
+use balancer_common::fragment::{Datagram, Key};
 use balancer_common::hop::{HOPS, Hop, HopCell, Hops};
 use balancer_common::image::{self, Cell};
 use balancer_common::ports::Ports;
@@ -14,7 +15,7 @@ use balancer_common::table::index::NoIndex;
 use balancer_common::table::tick::Tick;
 use balancer_common::table::{Geometry, Lines, Totals};
 use balancer_common::tables::Tables;
-use balancer_common::verdict::Drop;
+use balancer_common::verdict::{Drop, Punt};
 use balancer_common::word::Word;
 use dashmap::DashMap;
 
@@ -52,6 +53,14 @@ pub struct Memory {
     pub backends: Mutex<Vec<BackendStats>>,
     /// Counters by service id.
     pub services: Mutex<Vec<ServiceStats>>,
+    /// The datagrams of fragments of IPv4.
+    pub datagrams_v4: DashMap<Key<V4>, Datagram<V4>>,
+    /// Those of IPv6.
+    pub datagrams_v6: DashMap<Key<V6>, Datagram<V6>>,
+    /// How long they are remembered, in ticks.
+    pub fragment_timeout: u32,
+    /// Whether there is a slow path.
+    pub has_slow_path: bool,
 }
 
 impl Memory {
@@ -81,6 +90,11 @@ impl Memory {
             tickets: DashMap::new(),
             backends: Mutex::new(vec![BackendStats::default(); ids]),
             services: Mutex::new(vec![ServiceStats::default(); ids]),
+            datagrams_v4: DashMap::new(),
+            datagrams_v6: DashMap::new(),
+            // Two seconds.
+            fragment_timeout: Tick::from_nanoseconds(2_000_000_000).0,
+            has_slow_path: false,
         })
     }
 
@@ -102,17 +116,27 @@ impl Memory {
 pub trait InMemory: Family {
     /// Its flow table.
     fn of(memory: &Memory) -> &FlowTable<Self>;
+    /// Its datagrams.
+    fn datagrams(memory: &Memory) -> &DashMap<Key<Self>, Datagram<Self>>;
 }
 
 impl InMemory for V4 {
     fn of(memory: &Memory) -> &FlowTable<V4> {
         &memory.v4
     }
+
+    fn datagrams(memory: &Memory) -> &DashMap<Key<V4>, Datagram<V4>> {
+        &memory.datagrams_v4
+    }
 }
 
 impl InMemory for V6 {
     fn of(memory: &Memory) -> &FlowTable<V6> {
         &memory.v6
+    }
+
+    fn datagrams(memory: &Memory) -> &DashMap<Key<V6>, Datagram<V6>> {
+        &memory.datagrams_v6
     }
 }
 
@@ -194,6 +218,31 @@ impl<F: InMemory> Tables<F> for Memory {
 
     fn route(&self, _: &F::Pair, _: u32) -> Option<Hop> {
         self.route
+    }
+
+    fn datagram(&self, key: &Key<F>) -> Option<Datagram<F>> {
+        F::datagrams(self).get(key).map(|datagram| *datagram)
+    }
+
+    fn note_datagram(&self, key: &Key<F>, datagram: &Datagram<F>) {
+        let datagrams = F::datagrams(self);
+        if datagrams.len() >= DATAGRAMS as usize {
+            let timeout = self.fragment_timeout;
+            let now = Tables::<F>::now(self);
+            datagrams.retain(|_, known| now.0.wrapping_sub(known.since.0) < timeout);
+            if datagrams.len() >= DATAGRAMS as usize {
+                return;
+            }
+        }
+        datagrams.insert(*key, *datagram);
+    }
+
+    fn fragment_timeout(&self) -> u32 {
+        self.fragment_timeout
+    }
+
+    fn takes(&self, _: Punt) -> bool {
+        self.has_slow_path
     }
 
     fn count_packet(&self, backend: u32, reply: bool, length: u16) {

@@ -2,10 +2,12 @@
 
 pub mod attach;
 pub mod compile;
+pub mod datagrams;
 pub mod flows;
 pub mod hops;
 pub mod ids;
 pub mod index;
+pub mod injector;
 pub mod kernel;
 pub mod mapped;
 pub mod memory;
@@ -19,3 +21,6 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BALANCER_EBPF_OBJEC
 
 /// The program's name in the object.
 pub const PROGRAM: &str = "balancer";
+
+/// The name of the one that it goes on to with fragments.
+pub const FRAGMENTS_PROGRAM: &str = "fragments";

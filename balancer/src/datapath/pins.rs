@@ -6,8 +6,9 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
-use balancer_common::abi::map;
+use balancer_common::abi::{DATAGRAMS, map};
 use balancer_common::family::{KEYS, V4, V6};
+use balancer_common::fragment::{Datagram, Key};
 use balancer_common::hop::{HOPS, HopCell};
 use balancer_common::ports::PORT_WORDS;
 use balancer_common::table::Totals;
@@ -200,6 +201,19 @@ impl Pins {
                 4,
                 sizes.index_entries(),
             ),
+            (
+                map::DATAGRAMS_V4,
+                size(size_of::<Key<V4>>()),
+                size(size_of::<Datagram<V4>>()),
+                DATAGRAMS,
+            ),
+            (
+                map::DATAGRAMS_V6,
+                size(size_of::<Key<V6>>()),
+                size(size_of::<Datagram<V6>>()),
+                DATAGRAMS,
+            ),
+            (map::PROGRAMS, 4, 4, 1),
             (map::TOTALS, 4, size(size_of::<Totals>()), 2),
             (
                 map::LINKS,

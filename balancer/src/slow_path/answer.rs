@@ -75,7 +75,7 @@ impl<'a> Complaint<'a> {
     #[must_use]
     pub fn of(reason: Drop, frame: &'a [u8]) -> Option<Self> {
         let told = Told::of(reason)?;
-        let l3 = parse::ethernet(&WholeFrame(frame)).ok()?.l3;
+        let l3 = parse::ethernet(&frame).ok()?.l3;
         // An answer to a group would go to all of it.
         if frame.get(6)? & 1 != 0 {
             return None;
@@ -214,21 +214,4 @@ fn reset(segment: &TcpSlice<'_>) -> TcpHeader {
         header.acknowledgment_number = segment.sequence_number().wrapping_add(length);
     }
     header
-}
-
-/// A frame to be read.
-struct WholeFrame<'a>(&'a [u8]);
-
-impl balancer_common::packet::Packet for WholeFrame<'_> {
-    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        self.0.get(offset..)?.first_chunk()
-    }
-
-    fn window_mut<const N: usize>(&mut self, _: usize) -> Option<&mut [u8; N]> {
-        None
-    }
-
-    fn reaches(&self, end: usize) -> bool {
-        end <= self.0.len()
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use balancer_common::verdict::Drop;
+use balancer_common::verdict::{Drop, Punt};
 
 /// A counter.
 #[derive(Debug, Default)]
@@ -12,6 +12,11 @@ impl Counter {
     /// Counts one more.
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts so many more.
+    pub fn add_many(&self, count: usize) {
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// How many there were.
@@ -33,6 +38,16 @@ pub struct Counters {
     pub untold: Counter,
     /// It was not: the answer could not be sent.
     pub unsent: Counter,
+    /// Handed over to wait: by the reason, in the order of [`Punt::ALL`]. Each is then one of the following, or waits.
+    pub punted: [Counter; Punt::ALL.len()],
+    /// Given to the program again.
+    pub resumed: Counter,
+    /// They have waited too long.
+    pub expired: Counter,
+    /// There were too many.
+    pub overflowed: Counter,
+    /// The program could not be given them.
+    pub failed: Counter,
     /// Frames of which the note could not be read.
     pub unknown: Counter,
 }

@@ -5,6 +5,7 @@
 //!
 //! - Of a packet that was dropped because what it wants is not to be had, the sender is told ([`answer`]), as often as
 //!   [`limit`] allows.
+//! - A fragment that comes before the one before it waits for that ([`held`]), and then goes through the program again.
 //!
 //! The sockets copy, also where a driver could do without: with zero-copy it would give every frame of the queue to
 //! the socket's memory, and those that the program sends out of another interface, which are nearly all, would be
@@ -12,6 +13,8 @@
 
 pub mod answer;
 pub mod counters;
+mod desk;
+pub mod held;
 pub mod limit;
 mod socket;
 mod worker;
@@ -21,11 +24,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use balancer_common::abi::{Link, MAX_SOCKETS};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::datapath::datagrams::Datagrams;
+use crate::datapath::injector::Injector;
 use crate::slow_path::counters::Counters;
+use crate::slow_path::desk::Desk;
 use crate::slow_path::worker::{Command, Worker};
 
 /// The slow path as others see it: a thread of its own. Dropped, it ends, and its sockets with it.
@@ -50,19 +57,21 @@ pub struct Sockets {
 }
 
 impl SlowPath {
-    /// Starts it, without sockets, in the network namespace of this thread.
+    /// Starts it, without sockets, in the network namespace of this thread. What has waited goes to `injector`; `datagrams`
+    /// are what the same program notes.
     ///
     /// # Errors
     /// There can be no thread, or no event.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(injector: Injector, datagrams: Arc<Datagrams>) -> io::Result<Self> {
         let bell = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_flags(bell)?);
         let counters = Arc::new(Counters::default());
         let (commands, receiver) = channel();
         let (its_bell, its_counters) = (Arc::clone(&bell), Arc::clone(&counters));
-        let thread = Builder::new()
-            .name("slow-path".to_owned())
-            .spawn(move || Worker::new(its_bell, receiver, its_counters).run())?;
+        let thread = Builder::new().name("slow-path".to_owned()).spawn(move || {
+            let desk = Desk::new(injector, datagrams, its_counters);
+            Worker::new(its_bell, receiver, desk).run();
+        })?;
         Ok(Self {
             commands,
             bell,
@@ -90,6 +99,11 @@ impl SlowPath {
             },
             sockets,
         })
+    }
+
+    /// Sets how long fragments wait for those before them.
+    pub fn set_fragment_timeout(&self, timeout: Duration) {
+        self.send(Command::FragmentTimeout(timeout));
     }
 
     /// Closes the sockets of all interfaces but these.

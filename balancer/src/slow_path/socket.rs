@@ -17,6 +17,9 @@ const FRAMES: u32 = 256;
 /// How many frames may wait to be read, and as many to be sent.
 const RING: u32 = 128;
 
+/// How often the ring is emptied before others have their turn.
+const ROUNDS: usize = 4;
+
 /// The room before each frame, where the note is.
 const HEADROOM: u32 = 32;
 
@@ -95,8 +98,12 @@ impl Socket {
     pub fn receive(&mut self, mut each: impl FnMut(u32, &[u8]) -> Option<Vec<u8>>) -> usize {
         let mut lost = 0;
         let mut answers = Vec::new();
-        // SAFETY: the packets are freed below, before the memory goes.
-        while unsafe { self.receive.recv(&self.umem, &mut self.slab) } > 0 {
+        for _ in 0..ROUNDS {
+            // SAFETY: the packets are freed below, before the memory goes.
+            let count = unsafe { self.receive.recv(&self.umem, &mut self.slab) };
+            if count == 0 {
+                break;
+            }
             while let Some(mut packet) = self.slab.pop_back() {
                 const NOTE: usize = size_of::<Note>();
                 let note = packet.adjust_head(-(NOTE as i32));
@@ -108,8 +115,9 @@ impl Socket {
                 }
                 self.umem.free_packet(packet);
             }
+            // As many as came: the ring takes all that it is given, or none.
             // SAFETY: as above.
-            unsafe { self.fill.enqueue(&mut self.umem, RING as usize) };
+            unsafe { self.fill.enqueue(&mut self.umem, count) };
             for answer in answers.drain(..) {
                 lost += usize::from(!self.transmit(&answer));
             }

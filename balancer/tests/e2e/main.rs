@@ -7,6 +7,7 @@
 mod control;
 mod counters;
 mod crash;
+mod fragments;
 mod icmp;
 mod life;
 mod nat;

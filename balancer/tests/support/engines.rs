@@ -2,7 +2,10 @@
 //! bytes, counters and tables must be alike.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use aya::programs::{TestRun, TestRunOptions};
 use balancer::config::{self, Config};
@@ -10,7 +13,8 @@ use balancer::datapath::compile::{Image, ServiceIds, compile, words};
 use balancer::datapath::flows::FlowTable;
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::memory::Memory;
-use balancer_common::abi::{Identity, Link, Path, Stats};
+use balancer::slow_path::SlowPath;
+use balancer_common::abi::{Identity, Link, Note, Path, Stats};
 use balancer_common::family::{Family, V4};
 use balancer_common::hop::{Hop, HopCell};
 use balancer_common::pipeline::process;
@@ -18,12 +22,15 @@ use balancer_common::table::flow::Flow;
 use balancer_common::table::retire::{free, kill};
 use balancer_common::table::{Lines as _, Totals, find};
 use balancer_common::tuple::Tuple;
-use balancer_common::verdict::{Drop, Pass, Verdict};
+use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 
 use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, OTHER_SIDE};
 
 /// How many services and backends a box of these tests may have.
 const IDS: u32 = 64;
+
+/// Those that frames come in by.
+const INTERFACES: [u32; 3] = [CLIENT_SIDE, BACKEND_SIDE, OTHER_SIDE];
 
 /// `BPF_PROG_TEST_RUN` takes no frame that is shorter.
 pub const SHORTEST: usize = 14;
@@ -45,6 +52,8 @@ pub struct Setting {
     pub free_connections: Option<u32>,
     /// For how many half-open ones.
     pub free_half_open: Option<u32>,
+    /// Whether somebody takes what the program hands over.
+    pub slow_path: bool,
 }
 
 impl Default for Setting {
@@ -57,6 +66,7 @@ impl Default for Setting {
             first_backend: 0,
             free_connections: None,
             free_half_open: None,
+            slow_path: false,
         }
     }
 }
@@ -106,6 +116,8 @@ pub struct Engines {
     pub stats: Stats,
     sizes: Sizes,
     generation: u16,
+    /// What takes packets that the kernel's program hands over, and the interfaces' sockets.
+    slow_path: Option<(SlowPath, [(u32, Link); 3])>,
     /// Half-open connections that no frame has entered, of each family.
     occupied: u64,
     /// What is being shown, for whoever reads of a failure.
@@ -122,6 +134,7 @@ impl Engines {
             stats: Stats::default(),
             sizes,
             generation: 1,
+            slow_path: None,
             occupied: 0,
             about: String::new(),
         }
@@ -129,8 +142,19 @@ impl Engines {
 
     /// Both. The calling thread has to be in the box.
     pub fn both(sizes: Sizes) -> Self {
+        let mut kernel = Kernel::load(sizes, Back::Transmit, None).unwrap();
+        let injector = kernel.injector().unwrap();
+        let mut slow_path = SlowPath::start(injector, Arc::clone(&kernel.datagrams)).unwrap();
+        let links = INTERFACES.map(|index| {
+            let opened = slow_path.open(index).unwrap();
+            for (number, socket) in (opened.link.first_socket..).zip(&opened.sockets) {
+                kernel.set_socket(number, socket.as_fd()).unwrap();
+            }
+            (index, opened.link)
+        });
         Self {
-            kernel: Some(Kernel::load(sizes, Back::Transmit, None).unwrap()),
+            kernel: Some(kernel),
+            slow_path: Some((slow_path, links)),
             ..Self::in_memory(sizes)
         }
     }
@@ -148,6 +172,7 @@ impl Engines {
         };
         self.memory = Memory::new(Image::default(), IDS as usize, self.sizes).unwrap();
         self.memory.route = setting.route;
+        self.memory.has_slow_path = setting.slow_path;
         *self.memory.hop_generation.get_mut() = self.generation;
         if let Some(kernel) = &mut self.kernel {
             for id in 0..IDS {
@@ -156,6 +181,8 @@ impl Engines {
             }
             clear(&mut kernel.v4);
             clear(&mut kernel.v6);
+            kernel.datagrams.clear();
+            kernel.set_fragment_timeout(Duration::from_secs(2)).unwrap();
         }
         self.load(&setting.services, setting.datapath);
         self.set_hop(setting.hop);
@@ -195,11 +222,12 @@ impl Engines {
         });
         if let Some(kernel) = &mut self.kernel {
             kernel.set_image(&image).unwrap();
-            kernel
-                .set_links(
-                    [CLIENT_SIDE, BACKEND_SIDE, OTHER_SIDE].map(|index| (index, Link::default())),
-                )
-                .unwrap();
+            // Frames of test runs are handed to nobody, whatever the program has decided.
+            let links = match &self.slow_path {
+                Some((_, links)) if self.memory.has_slow_path => *links,
+                _ => INTERFACES.map(|index| (index, Link::default())),
+            };
+            kernel.set_links(links).unwrap();
         }
         self.memory.set_image(image);
     }
@@ -313,9 +341,15 @@ impl Engines {
             0 => 3,
             1 => 4,
             pass if pass < 2 + Pass::ALL.len() => 2,
-            _ => 1,
+            drop if drop < 2 + Pass::ALL.len() + Drop::ALL.len() => 1,
+            _ => 4,
         };
         assert_eq!(result.return_value, action, "{about}: {}", name(counter));
+        if counter >= 2 + Pass::ALL.len() + Drop::ALL.len() {
+            // It goes to the slow path, with a note before it.
+            let note: Vec<u8> = frame.drain(..size_of::<Note>()).collect();
+            assert_eq!(note, (counter as u32).to_ne_bytes(), "{about}: the note");
+        }
         (counter, frame)
     }
 
@@ -397,8 +431,10 @@ impl Engines {
 fn name(counter: usize) -> String {
     let passes = Pass::ALL.iter().map(|&reason| Verdict::Pass(reason));
     let drops = Drop::ALL.iter().map(|&reason| Verdict::Drop(reason));
+    let punts = Punt::ALL.iter().map(|&reason| Verdict::Punt(reason));
     let verdict = passes
         .chain(drops)
+        .chain(punts)
         .find(|verdict| verdict.counter() == counter);
     match (verdict, counter) {
         (Some(verdict), _) => format!("{verdict:?}"),

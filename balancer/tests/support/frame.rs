@@ -47,6 +47,8 @@ pub struct Frame {
     tcp_options: Vec<u8>,
     payload: Vec<u8>,
     checksum: Checksum,
+    /// Of a fragment: which bytes it has of what follows the network header.
+    cut: Option<(usize, usize)>,
     change: fn(&mut Vec<u8>),
 }
 
@@ -101,6 +103,7 @@ impl Frame {
             tcp_options: Vec::new(),
             payload: Vec::new(),
             checksum: Checksum::Right,
+            cut: None,
             change: |_| {},
         }
     }
@@ -153,6 +156,14 @@ impl Frame {
     /// The flags and the offset of an IPv4 fragment, as one word.
     pub fn fragment(self, fragment: u16) -> Self {
         Self { fragment, ..self }
+    }
+
+    /// The fragment with `length` bytes of it, from `start` on, or all that there are.
+    pub fn cut(self, start: usize, length: usize) -> Self {
+        Self {
+            cut: Some((start, length)),
+            ..self
+        }
     }
 
     /// IPv4 options, a multiple of four bytes.
@@ -208,7 +219,15 @@ impl Frame {
 
     /// Its bytes.
     pub fn build(&self) -> Vec<u8> {
-        let segment = self.segment();
+        let whole = self.segment();
+        let (segment, fragment) = match self.cut {
+            None => (&whole[..], None),
+            Some((start, length)) => {
+                let end = whole.len().min(start + length);
+                let (offset, more) = (start as u16 / 8, u16::from(end < whole.len()));
+                (&whole[start..end], Some((offset, more)))
+            }
+        };
         let mut frame = [self.destination_mac, self.source_mac].concat();
         frame.extend(self.tags.as_flattened());
         match (self.source.ip(), self.destination.ip()) {
@@ -218,7 +237,8 @@ impl Frame {
                 let mut header = vec![0x40 | (length / 4) as u8, self.traffic_class];
                 header.extend(((length + segment.len()) as u16).to_be_bytes());
                 header.extend([0x12, 0x34]);
-                header.extend(self.fragment.to_be_bytes());
+                let word = fragment.map_or(self.fragment, |(offset, more)| offset | more << 13);
+                header.extend(word.to_be_bytes());
                 header.extend([self.ttl, self.protocol(), 0, 0]);
                 header.extend(source.octets());
                 header.extend(destination.octets());
@@ -231,6 +251,12 @@ impl Frame {
                 frame.extend(0x86dd_u16.to_be_bytes());
                 let mut extensions = Vec::new();
                 let mut next = self.protocol();
+                if let Some((offset, more)) = fragment {
+                    extensions.extend([next, 0]);
+                    extensions.extend((offset << 3 | more).to_be_bytes());
+                    extensions.extend([1, 2, 3, 4]);
+                    next = protocol::FRAGMENT;
+                }
                 for (number, bytes) in self.extensions.iter().rev() {
                     extensions.splice(0..0, bytes.iter().copied());
                     extensions[0] = next;

@@ -6,7 +6,7 @@ use balancer_common::abi::{BackendStats, ServiceStats};
 use balancer_common::family::{Family, V4};
 use balancer_common::hop::Hop;
 use balancer_common::tuple::{PortsProtocol, Tuple};
-use balancer_common::verdict::{Drop, Pass, Verdict};
+use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use balancer_common::wire::protocol;
 
 use super::engines::{Engines, SHORTEST, Setting};
@@ -96,6 +96,11 @@ pub fn dropped(reason: Drop) -> Expected {
     Expected::Untouched(reason.into())
 }
 
+/// Handed over.
+pub fn punted(reason: Punt) -> Expected {
+    Expected::Untouched(reason.into())
+}
+
 enum Step {
     Frame {
         interface: u32,
@@ -175,6 +180,12 @@ impl Vector {
     /// There is room for so many half-open connections.
     pub fn free_half_open(mut self, connections: u32) -> Self {
         self.setting.free_half_open = Some(connections);
+        self
+    }
+
+    /// Somebody takes what is handed over.
+    pub fn slow_path(mut self) -> Self {
+        self.setting.slow_path = true;
         self
     }
 

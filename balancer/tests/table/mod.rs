@@ -1,5 +1,6 @@
 //! The table of packet vectors. Each file has those of one subject.
 
+mod fragments;
 mod icmp;
 mod life;
 mod malformed;
@@ -68,6 +69,7 @@ const NAMES6: &str = "[2001:db8:1::6]:5353";
 /// All of them.
 pub fn all() -> Vec<Vector> {
     [
+        fragments::table(),
         icmp::table(),
         life::table(),
         rewrite::table(),

@@ -1,0 +1,284 @@
+//! Fragments, in any order.
+
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use balancer_lab::{RawPort, UdpEcho, eventually};
+use etherparse::PacketBuilder;
+
+use crate::schedule::nth;
+use crate::site::{PATIENCE, SOON, Shape, Site};
+
+fn services() -> String {
+    let service = |name: &str, listen: &str, to: &str| {
+        nth(listen, &[format!("{{ address = \"{to}\" }}")]).replace(
+            "name = \"web\"",
+            &format!("name = \"{name}\"\nprotocol = \"udp\""),
+        )
+    };
+    [
+        service("udp4", "192.0.2.10:9", "10.0.1.3:9"),
+        service("udp6", "[2001:db8::10]:9", "[2001:db8:1::3]:9"),
+    ]
+    .concat()
+}
+
+fn site(name: &str) -> Option<(Site, UdpEcho)> {
+    let mut site = Site::new(name, Shape::Links, 1)?;
+    let echo = UdpEcho::repeating(&site.backends[0], [9]).unwrap();
+    site.start(&services());
+    Some((site, echo))
+}
+
+fn socket(site: &Site, address: &str) -> UdpSocket {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = site.client.udp_socket(address).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket
+}
+
+/// Both ways, as the kernels of both ends cut and put together.
+#[test]
+fn large_datagrams_go_both_ways() {
+    let Some((site, echo)) = site("large") else {
+        return;
+    };
+    let mut sent = 0;
+    for (from, to) in [
+        ("192.0.2.1:7001", "192.0.2.10:9"),
+        ("[2001:db8::1]:7001", "[2001:db8::10]:9"),
+    ] {
+        let socket = socket(&site, from);
+        socket.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
+        let mut buffer = vec![0; 65_536];
+        for length in [1472, 1473, 2000, 4096, 9000, 30_000, 60_000_u32] {
+            let question: Vec<u8> = (0..length).map(|byte| (byte % 253) as u8).collect();
+            socket.send(&question).unwrap();
+            sent += 1;
+            let got = socket.recv(&mut buffer).unwrap();
+            // The answer begins with the name of who gives it and whom it sees.
+            assert!(got > question.len(), "{to}: {length}");
+            assert!(buffer[..got].ends_with(&question), "{to}: {length}");
+        }
+    }
+    assert_eq!(echo.datagrams(), sent);
+    assert_eq!(site.status().packets.dropped, 0);
+}
+
+/// An answer of more than 4 kB, by a real name server to a real client.
+#[test]
+fn a_large_answer_of_a_name_server_comes() {
+    let Some(mut site) = Site::new("dns", Shape::Links, 1) else {
+        return;
+    };
+    let mut command = site.backends[0].command("dnsmasq").unwrap();
+    command.args([
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+        "--user=root",
+        "--group=root",
+        "--pid-file",
+        "--log-facility=-",
+        "--edns-packet-max=8192",
+    ]);
+    for number in 0..20 {
+        let text = format!("{number:0>200}");
+        command.arg(format!("--txt-record=large.test,{text}"));
+    }
+    let dnsmasq = site.backends[0].spawn_command(command).unwrap();
+    dnsmasq.wait_for_line("started, version", PATIENCE).unwrap();
+    site.start(&services().replace(":9", ":53"));
+    for server in ["192.0.2.10", "2001:db8::10"] {
+        let arguments = ["+notcp", "+ignore", "+bufsize=8192", "+tries=1", "+time=3"];
+        let server = format!("@{server}");
+        let output = site
+            .client
+            .command("dig")
+            .unwrap()
+            .args(arguments)
+            .args([&server, "large.test", "TXT"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("ANSWER: 20,"), "{server}: {text}");
+        let size = text
+            .lines()
+            .find_map(|line| line.strip_prefix(";; MSG SIZE  rcvd: "));
+        assert!(
+            size.unwrap().parse::<u32>().unwrap() > 4096,
+            "{server}: {text}"
+        );
+    }
+}
+
+/// A datagram of three fragments.
+struct Cut {
+    frames: Vec<Vec<u8>>,
+    payload: Vec<u8>,
+}
+
+/// A datagram from port 7000 of the client to port 9 of the service.
+fn cut(site: &Site, is_ipv6: bool, identification: u16) -> Cut {
+    let from = site.client.mac("eth0").unwrap().0;
+    let to = site.balancer.mac("eth0").unwrap().0;
+    let payload: Vec<u8> = (0..3000_u32)
+        .map(|byte| (byte as u16).wrapping_mul(identification) as u8)
+        .collect();
+    let link = PacketBuilder::ethernet2(from, to);
+    let mut whole = Vec::new();
+    let headers = if is_ipv6 {
+        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        link.ipv6(address("2001:db8::1"), address("2001:db8::10"), 64)
+            .udp(7000, 9)
+            .write(&mut whole, &payload)
+            .unwrap();
+        14 + 40
+    } else {
+        link.ipv4([192, 0, 2, 1], [192, 0, 2, 10], 64)
+            .udp(7000, 9)
+            .write(&mut whole, &payload)
+            .unwrap();
+        14 + 20
+    };
+    let (header, data) = whole.split_at(headers);
+    let count = data.len().div_ceil(1200);
+    let frames = data.chunks(1200).enumerate().map(|(index, piece)| {
+        let more = u16::from(index + 1 < count);
+        let offset = (index * 1200 / 8) as u16;
+        let mut frame = header.to_vec();
+        if is_ipv6 {
+            frame[14 + 4..14 + 6].copy_from_slice(&(piece.len() as u16 + 8).to_be_bytes());
+            frame[14 + 6] = 44;
+            frame.extend([17, 0]);
+            frame.extend((offset << 3 | more).to_be_bytes());
+            frame.extend(u32::from(identification).to_be_bytes());
+        } else {
+            frame[14 + 2..14 + 4].copy_from_slice(&(piece.len() as u16 + 20).to_be_bytes());
+            frame[14 + 4..14 + 6].copy_from_slice(&identification.to_be_bytes());
+            frame[14 + 6..14 + 8].copy_from_slice(&(offset | more << 13).to_be_bytes());
+            frame[14 + 10..14 + 12].fill(0);
+            let mut sum: u32 = frame[14..34]
+                .chunks(2)
+                .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+                .sum();
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            frame[14 + 10..14 + 12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        }
+        frame.extend(piece);
+        frame
+    });
+    Cut {
+        frames: frames.collect(),
+        payload,
+    }
+}
+
+const ORDERS: [[usize; 3]; 6] = [
+    [0, 1, 2],
+    [0, 2, 1],
+    [1, 0, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [2, 1, 0],
+];
+
+/// Whatever order they come in, every datagram arrives, and its answer too.
+#[test]
+fn fragments_come_in_any_order() {
+    const DATAGRAMS: u16 = 1000;
+    let Some((site, echo)) = site("order") else {
+        return;
+    };
+    let port = RawPort::open(&site.client, "eth0").unwrap();
+    for (is_ipv6, client) in [(false, "192.0.2.1:7000"), (true, "[2001:db8::1]:7000")] {
+        let before = echo.datagrams();
+        let socket = socket(&site, client);
+        let mut buffer = vec![0; 8192];
+        for number in 1..=DATAGRAMS {
+            let cut = cut(&site, is_ipv6, number);
+            for index in ORDERS[usize::from(number) % ORDERS.len()] {
+                port.send(&cut.frames[index]).unwrap();
+            }
+            let got = socket.recv(&mut buffer).unwrap_or_else(|error| {
+                let status = site.status();
+                panic!(
+                    "datagram {number} of {client}: {error}; {:?}, {:?}, {} arrived",
+                    status.packets,
+                    status.slow_path,
+                    echo.datagrams() - before
+                )
+            });
+            assert!(buffer[..got].ends_with(&cut.payload), "datagram {number}");
+        }
+        assert_eq!(echo.datagrams() - before, u64::from(DATAGRAMS));
+    }
+    let status = site.status();
+    let slow = status.slow_path;
+    assert_eq!(status.packets.dropped, 0, "{slow:?}");
+    // Of six orders three have one that waits and two have two.
+    assert!(slow.held["fragment"] >= u64::from(DATAGRAMS), "{slow:?}");
+    assert_eq!(slow.resumed, slow.held["fragment"], "{slow:?}");
+    assert_eq!((slow.expired, slow.overflowed, slow.failed), (0, 0, 0));
+}
+
+/// What never becomes whole is forgotten, and counted.
+#[test]
+fn a_fragment_whose_first_never_comes_is_dropped_in_time() {
+    let Some((site, echo)) = site("late") else {
+        return;
+    };
+    let port = RawPort::open(&site.client, "eth0").unwrap();
+    let cut = cut(&site, false, 77);
+    port.send(&cut.frames[2]).unwrap();
+    port.send(&cut.frames[1]).unwrap();
+    eventually("both to expire", PATIENCE, || {
+        site.status().slow_path.expired == 2
+    })
+    .unwrap();
+    port.send(&cut.frames[0]).unwrap();
+    eventually("the first to go on", SOON, || {
+        site.status().packets.forwarded == 1
+    })
+    .unwrap();
+    // The first of the same datagram again: it is not complete, and the first is still known.
+    port.send(&cut.frames[0]).unwrap();
+    eventually("it to be dropped", SOON, || {
+        site.drops().drops["fragment_overlap"] == 1
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_millis(2200));
+    // That was long ago: it is another datagram.
+    for frame in &cut.frames {
+        port.send(frame).unwrap();
+    }
+    eventually("the whole to arrive", SOON, || echo.datagrams() == 1).unwrap();
+}
+
+/// The box's own fragments, and those that it routes, are the kernel's, in any order.
+#[test]
+fn other_fragments_reach_the_kernel_in_any_order() {
+    let Some((site, echo)) = site("others") else {
+        return;
+    };
+    let there = UdpEcho::start(&site.balancer, [5353]).unwrap();
+    let port = RawPort::open(&site.client, "eth0").unwrap();
+    for (number, order) in (1_u16..).zip(ORDERS) {
+        let cut = cut(&site, false, number);
+        for index in order {
+            let mut frame = cut.frames[index].clone();
+            if index == 0 {
+                // Without a checksum, to another port.
+                frame[14 + 20 + 2..14 + 20 + 4].copy_from_slice(&5353_u16.to_be_bytes());
+                frame[14 + 20 + 6..14 + 20 + 8].fill(0);
+            }
+            port.send(&frame).unwrap();
+        }
+    }
+    eventually("all to arrive", PATIENCE, || there.datagrams() == 6).unwrap();
+    assert_eq!(echo.datagrams(), 0);
+    assert_eq!(site.status().packets.dropped, 0);
+}

@@ -193,7 +193,7 @@ fn in_kernel(criterion: &mut Criterion, pins: &Arc<Pins>) -> anyhow::Result<()> 
         // Each configuration replaces every backend of the one before; ids are given anew.
         let configs = [parse(&text(size, 0))?, parse(&text(size, 1))?];
         let kernel = Kernel::load(sizes, Back::Transmit, None)?;
-        let mut tables = Tables::new(kernel, Arc::clone(pins), configs[0].clone())?;
+        let mut tables = Tables::new(kernel, Arc::clone(pins), configs[0].clone(), None)?;
         let mut turn = 0;
         let mut failure = None;
         criterion.bench_function(&format!("apply/{size}"), |bencher| {

@@ -118,6 +118,8 @@ pub struct Globals {
     pub keys: [u64; KEYS],
     /// How long a datagram is remembered after its first fragment, in [ticks](crate::table::tick::Tick).
     pub fragment_timeout: u64,
+    /// The least of the interfaces' [`Link::mtu`]; 0: not known.
+    pub least_mtu: u64,
 }
 
 /// An interface that the program is attached to.
@@ -128,6 +130,8 @@ pub struct Link {
     pub first_socket: u32,
     /// How many sockets it has: one for each of its receive queues, or none.
     pub sockets: u32,
+    /// The longest packet that may leave by it, from the network header on, in bytes.
+    pub mtu: u32,
 }
 
 /// What stands before a frame that is handed to the slow path.
@@ -136,6 +140,8 @@ pub struct Link {
 pub struct Note {
     /// What the packet got: the number of its [counter](crate::verdict::Verdict::counter).
     pub verdict: u32,
+    /// Of one that is too big: how big it may be, in bytes from the network header on.
+    pub mtu: u32,
 }
 
 /// The way to a backend.
@@ -229,10 +235,10 @@ impl Default for Identity {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 64);
-    assert!(size_of::<Link>() == 8);
+    assert!(size_of::<Globals>() == 72);
+    assert!(size_of::<Link>() == 12);
     // The kernel wants a multiple of 4, 32 at most.
-    assert!(size_of::<Note>() == 4);
+    assert!(size_of::<Note>() == 8);
     assert!(size_of::<Path>() == 32);
     assert!(size_of::<Stats>() == 8 * VERDICTS);
     assert!(size_of::<BackendStats>() == 40);

@@ -131,6 +131,9 @@ pub trait Family: Copy + Debug + Eq + Hash + Ord + 'static {
     fn behind_fragment<P: Packet>(packet: &P, fragment: &Fragment<Self>)
     -> Result<(u8, u16), Exit>;
 
+    /// Whether a router may cut the packet at `offset` into fragments.
+    fn may_be_cut<P: Packet>(packet: &P, offset: usize) -> bool;
+
     /// Whether an ICMP type is an error.
     fn is_error(kind: u8) -> bool;
 
@@ -257,6 +260,12 @@ impl Family for V4 {
     #[inline(always)]
     fn behind_fragment<P: Packet>(_: &P, fragment: &Fragment<Self>) -> Result<(u8, u16), Exit> {
         Ok((fragment.protocol, 0))
+    }
+
+    #[inline(always)]
+    fn may_be_cut<P: Packet>(packet: &P, offset: usize) -> bool {
+        let header = packet.window(offset);
+        header.is_some_and(|header| !ipv4::Header(header).dont_fragment())
     }
 
     /// Destination Unreachable, Time Exceeded, Parameter Problem. (Source Quench is ignored: RFC 6633; Redirect is not
@@ -386,6 +395,12 @@ impl Family for V6 {
         let (data, next) = (fragment.data, fragment.protocol);
         let walked = parse::transport(packet, data, next, fragment.length);
         Ok(walked.map_err(|_| Drop::TinyFragment)?)
+    }
+
+    /// Only its sender does that (RFC 8200, section 4.5).
+    #[inline(always)]
+    fn may_be_cut<P: Packet>(_: &P, _: usize) -> bool {
+        false
     }
 
     /// Destination Unreachable, Packet Too Big, Time Exceeded, Parameter Problem (RFC 4443, section 2.1).

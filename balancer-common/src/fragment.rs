@@ -12,7 +12,7 @@
 use crate::family::{Family, V4, V6};
 use crate::packet::Packet;
 use crate::parse::{self, Headers};
-use crate::pipeline::{forward_known, next_hop};
+use crate::pipeline::{SHORT, forward_known, next_hop, too_big};
 use crate::table::find;
 use crate::table::tick::Tick;
 use crate::tables::Tables;
@@ -191,6 +191,8 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
     let result = first(packet, tables, interface, l3, fragment, &mut datagram.tuple);
     datagram.fate = match result {
         Ok(way) => way.counter() as u32,
+        // It will come again.
+        Err(exit) if exit.is_punt() => return result,
         Err(exit) => exit.counter() as u32,
     };
     tables.note_datagram(&fragment.key, datagram);
@@ -238,6 +240,9 @@ fn follow<F: Family, P: Packet, T: Tables<F>>(
     let hop = next_hop(tables, interface, flow);
     if !hop.is_known() {
         return Err(Drop::NoNextHop.into());
+    }
+    if fragment.total > SHORT && !tables.fits(hop.interface(), fragment.total.into()) {
+        return Err(too_big::<F, P, T>(packet, tables, l3));
     }
     let (_, delta, _) = flow.new_ports();
     F::rewrite(packet, l3, &flow.new_addresses(), delta)?;

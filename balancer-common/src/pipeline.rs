@@ -18,7 +18,7 @@ use crate::table::find;
 use crate::table::flow::{Flow, HopId};
 use crate::table::touch::{Touched, is_settled};
 use crate::tables::Tables;
-use crate::verdict::{Drop, Exit, Pass, Verdict, Way};
+use crate::verdict::{Drop, Exit, Pass, Punt, Verdict, Way};
 use crate::wire::ethertype;
 
 /// Decides what `packet`, which came in by the interface with index `interface`, gets, and rewrites it if it is
@@ -88,10 +88,31 @@ pub(crate) fn forward_known<F: Family, P: Packet, T: Tables<F>>(
     if !hop.is_known() {
         return Err(Drop::NoNextHop.into());
     }
+    if headers.length > SHORT && !tables.fits(hop.interface(), headers.length.into()) {
+        return Err(too_big::<F, P, T>(packet, tables, headers.l3));
+    }
     nat::rewrite(packet, headers, flow, &hop)?;
     flow.count(headers.length);
     tables.count_packet(flow.backend(), flow.is_reply(), headers.length);
     Ok(Way::by(&hop, interface))
+}
+
+/// Packets up to this length, from the network header on, fit every link (RFC 791, section 3.1, of what every host takes; the
+/// least of IPv6 is 1,280).
+pub(crate) const SHORT: u16 = 576;
+
+/// What a packet gets that is too long for the next link: its sender is told (RFC 1191; RFC 8201), or it is cut.
+#[inline(always)]
+pub(crate) fn too_big<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    l3: usize,
+) -> Exit {
+    if F::may_be_cut(packet, l3) && tables.takes(Punt::TooBig) {
+        Punt::TooBig.into()
+    } else {
+        Drop::TooBig.into()
+    }
 }
 
 /// Advances a flow by a packet with these TCP control bits (0: UDP), and says whether the connection goes on.

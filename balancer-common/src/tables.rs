@@ -56,6 +56,9 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     /// How long a datagram is remembered, in ticks.
     fn fragment_timeout(&self) -> u32;
 
+    /// Whether a packet of `length` bytes may leave by an interface.
+    fn fits(&self, interface: u32, length: u32) -> bool;
+
     /// Whether the slow path takes a packet now.
     fn takes(&self, reason: Punt) -> bool;
 

@@ -122,6 +122,8 @@ reasons! {
         FragmentOverlap = "fragment_overlap",
         /// A fragment of a packet that was dropped, or whose connection is gone, or one that was too early when nobody waits.
         FragmentOrphan = "fragment_orphan",
+        /// Longer than the next link takes, and not to be cut: by its own wish, or since nobody is there to do it.
+        TooBig = "too_big",
         /// The TTL or hop limit ran out.
         TtlExceeded = "ttl_exceeded",
         /// TCP to a service, not a SYN, and no connection knows it.
@@ -150,6 +152,8 @@ reasons! {
     Punt {
         /// A fragment that came before the one before it.
         Fragment = "fragment",
+        /// An IPv4 packet that is longer than the next link takes, and may be cut.
+        TooBig = "too_big",
     }
 }
 
@@ -163,6 +167,7 @@ impl Drop {
         matches!(
             self,
             Self::TtlExceeded
+                | Self::TooBig
                 | Self::NoConnection
                 | Self::NoBackend
                 | Self::TableFull

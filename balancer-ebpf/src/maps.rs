@@ -740,6 +740,16 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn fits(&self, interface: u32, length: u32) -> bool {
+        let Some(globals) = GLOBALS.get_ptr(0) else {
+            return true;
+        };
+        // SAFETY: as of the generation of next hops.
+        let least = unsafe { (&raw const (*globals).least_mtu).read_volatile() };
+        least >= length.into() || slow::fits(interface, length) != 0
+    }
+
+    #[inline(always)]
     fn takes(&self, reason: Punt) -> bool {
         slow::takes(self.context.cast(), reason as u32) != 0
     }

@@ -35,6 +35,27 @@ const TOLD: u64 = 256;
 /// How many there may be of each other kind.
 const PUNTED: u64 = 4096;
 
+/// What a packet that was too big may have: see [`Note`].
+#[btf_map]
+static MTU: PerCpuArray<u32, 1> = PerCpuArray::new();
+
+/// Whether a packet of `length` bytes may leave by an interface. If not, how long it may be is noted. 0: no.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fits(interface: u32, length: u32) -> u32 {
+    let (Some(link), Some(noted)) = (LINKS.get_ptr(interface), MTU.get_ptr_mut(0)) else {
+        return 1;
+    };
+    // SAFETY: the pointers are to values of maps, the second to this CPU's own.
+    let mtu = unsafe { (*link).mtu };
+    if length <= mtu {
+        return 1;
+    }
+    // SAFETY: as above.
+    unsafe { *noted = mtu };
+    0
+}
+
 /// Hands a dropped packet to the daemon, who tells the sender, with the number of its counter. Gives the action.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -67,7 +88,9 @@ pub extern "C" fn punt(context: *mut xdp_md, verdict: u32) -> u32 {
 
 #[inline(always)]
 fn hand_over(context: &XdpContext, socket: u32, verdict: u32) -> u32 {
-    if !note(context, Note { verdict }) {
+    // SAFETY: the pointer is to this CPU's own value.
+    let mtu = MTU.get_ptr(0).map_or(0, |mtu| unsafe { *mtu });
+    if !note(context, Note { verdict, mtu }) {
         return XDP_DROP;
     }
     SOCKETS

@@ -112,7 +112,15 @@ fn load(lookup: FlowLookup, pins: &FilePath) -> Kernel {
         kernel.set_path(backend, path).unwrap();
     }
     kernel.set_image(&image()).unwrap();
-    kernel.set_links([(INGRESS, Link::default())]).unwrap();
+    kernel
+        .set_links([(
+            INGRESS,
+            Link {
+                mtu: 65_535,
+                ..Link::default()
+            },
+        )])
+        .unwrap();
     kernel
 }
 

@@ -111,7 +111,15 @@ impl Scene {
         if with_kernel {
             let mut loaded = Kernel::load(sizes, Back::Transmit, None)?;
             loaded.set_image(&image)?;
-            loaded.set_links([INGRESS, ELSEWHERE].map(|index| (index, Link::default())))?;
+            loaded.set_links([INGRESS, ELSEWHERE].map(|index| {
+                (
+                    index,
+                    Link {
+                        mtu: 65_535,
+                        ..Link::default()
+                    },
+                )
+            }))?;
             for (backend, path) in (0..).zip(&paths) {
                 loaded.set_path(backend, *path)?;
             }
@@ -253,7 +261,8 @@ pub fn action(verdict: Verdict) -> u32 {
         Verdict::Drop(_) => 1,
         Verdict::Pass(_) => 2,
         Verdict::Transmit => 3,
-        Verdict::Redirect(_) => 4,
+        // The slow path's sockets are redirected to, too.
+        Verdict::Redirect(_) | Verdict::Punt(_) => 4,
     }
 }
 

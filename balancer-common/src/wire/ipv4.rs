@@ -46,6 +46,13 @@ impl Header<'_> {
         ((word & 0x1fff) << 3, word & 0x2000 != 0)
     }
 
+    /// Whether its sender wants it whole.
+    #[inline(always)]
+    #[must_use]
+    pub fn dont_fragment(&self) -> bool {
+        self.0[6] & 0x40 != 0
+    }
+
     /// The identification, as loaded.
     #[inline(always)]
     #[must_use]

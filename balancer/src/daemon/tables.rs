@@ -262,13 +262,14 @@ impl Tables {
             let program = self.kernel.program()?;
             attach(program, &self.pins, link, mode)?;
             self.attached.insert(name, link.index);
-            self.link(&link.name, link.index)?;
+            self.link(link)?;
         }
         Ok(())
     }
 
     /// Lets packets leave by an interface that the program was just attached to, and be handed over that came in by it.
-    fn link(&mut self, name: &str, index: u32) -> Result<(), KernelError> {
+    fn link(&mut self, link: &Link) -> Result<(), KernelError> {
+        let (name, index) = (&link.name, link.index);
         let attached: Vec<u32> = self.attached.values().copied().collect();
         self.links.retain(|index, _| attached.contains(index));
         let sockets = match &mut self.slow_path {
@@ -284,7 +285,29 @@ impl Tables {
         for (number, socket) in (sockets.link.first_socket..).zip(&sockets.sockets) {
             self.kernel.set_socket(number, socket.as_fd())?;
         }
-        self.links.insert(index, sockets.link);
+        let known = abi::Link {
+            mtu: link.mtu,
+            ..sockets.link
+        };
+        self.links.insert(index, known);
+        self.write_links()
+    }
+
+    /// Follows the MTUs of the interfaces.
+    fn follow_mtus(&mut self, links: &[Link]) -> Result<(), KernelError> {
+        let before = self.links.clone();
+        for link in links {
+            if let Some(known) = self.links.get_mut(&link.index) {
+                known.mtu = link.mtu;
+            }
+        }
+        if self.links == before {
+            return Ok(());
+        }
+        self.write_links()
+    }
+
+    fn write_links(&mut self) -> Result<(), KernelError> {
         let links = self.links.iter().map(|(&index, &link)| (index, link));
         self.kernel.set_links(links)
     }
@@ -326,6 +349,7 @@ impl Tables {
         }
         let before = self.attached.clone();
         let attached = self.attach(links);
+        self.follow_mtus(links)?;
         if before != self.attached {
             tracing::info!("attached to an interface that was made anew");
             self.is_stale = true;

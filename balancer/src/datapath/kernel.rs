@@ -240,6 +240,7 @@ impl Kernel {
                 hop_generation: 1,
                 keys,
                 fragment_timeout: 0,
+                least_mtu: 0,
             };
             kernel.globals.set(0, Record(globals), 0)?;
         }
@@ -322,14 +323,18 @@ impl Kernel {
         links: impl IntoIterator<Item = (u32, Link)>,
     ) -> Result<(), KernelError> {
         let mut gone: Vec<u32> = self.links.keys().collect::<Result<_, _>>()?;
+        let mut least = u32::MAX;
         for (index, link) in links {
+            least = least.min(link.mtu);
             self.links.insert(index, Record(link), 0)?;
             gone.retain(|&other| other != index);
         }
         for index in gone {
             self.links.remove(&index)?;
         }
-        Ok(())
+        let Record(mut globals) = self.globals.get(&0, 0)?;
+        globals.least_mtu = least.into();
+        Ok(self.globals.set(0, Record(globals), 0)?)
     }
 
     /// Sets a socket of the slow path.

@@ -61,6 +61,8 @@ pub struct Memory {
     pub fragment_timeout: u32,
     /// Whether there is a slow path.
     pub has_slow_path: bool,
+    /// The longest packet that any interface takes, in bytes from the network header on.
+    pub mtu: u32,
 }
 
 impl Memory {
@@ -95,6 +97,7 @@ impl Memory {
             // Two seconds.
             fragment_timeout: Tick::from_nanoseconds(2_000_000_000).0,
             has_slow_path: false,
+            mtu: u16::MAX.into(),
         })
     }
 
@@ -239,6 +242,10 @@ impl<F: InMemory> Tables<F> for Memory {
 
     fn fragment_timeout(&self) -> u32 {
         self.fragment_timeout
+    }
+
+    fn fits(&self, _: u32, length: u32) -> bool {
+        length <= self.mtu
     }
 
     fn takes(&self, _: Punt) -> bool {

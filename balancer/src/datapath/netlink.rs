@@ -42,6 +42,8 @@ pub struct Link {
     pub name: String,
     /// Its MAC address.
     pub mac: [u8; 6],
+    /// The longest packet that it takes, from the network header on, in bytes.
+    pub mtu: u32,
     /// Whether it is an end of a veth pair.
     pub is_veth: bool,
     /// The XDP program on it: its id, and whether it is native.
@@ -264,6 +266,7 @@ fn link(message: LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         mac: [0; 6],
+        mtu: 0,
         is_veth: false,
         xdp: None,
     };
@@ -271,6 +274,7 @@ fn link(message: LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(address) => link.mac = address.try_into().unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Xdp(parts) => link.xdp = xdp(&parts),
             LinkAttribute::LinkInfo(infos) => {
                 link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));

@@ -6,7 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
-use balancer_common::abi::{DATAGRAMS, map};
+use balancer_common::abi::{
+    self, BackendStats, DATAGRAMS, Globals, Identity, Link, MAX_BACKENDS, MAX_LINKS, MAX_SERVICES,
+    ServiceStats, Stats, map,
+};
 use balancer_common::family::{KEYS, V4, V6};
 use balancer_common::fragment::{Datagram, Key};
 use balancer_common::hop::{HOPS, HopCell};
@@ -184,90 +187,7 @@ impl Pins {
     /// # Errors
     /// [`KernelError::Pinned`].
     pub fn check(&self, sizes: Sizes) -> Result<(), KernelError> {
-        let size = |bytes: usize| bytes as u32;
-        let lines = sizes.geometry([0; KEYS]).lines();
-        let expected = [
-            (map::FLOWS_V4, 4, size(size_of::<Flow<V4>>()), lines),
-            (map::FLOWS_V6, 4, size(size_of::<Flow<V6>>()), lines),
-            (
-                map::INDEX_V4,
-                size(size_of::<Tuple<V4>>()),
-                4,
-                sizes.index_entries(),
-            ),
-            (
-                map::INDEX_V6,
-                size(size_of::<Tuple<V6>>()),
-                4,
-                sizes.index_entries(),
-            ),
-            (
-                map::DATAGRAMS_V4,
-                size(size_of::<Key<V4>>()),
-                size(size_of::<Datagram<V4>>()),
-                DATAGRAMS,
-            ),
-            (
-                map::DATAGRAMS_V6,
-                size(size_of::<Key<V6>>()),
-                size(size_of::<Datagram<V6>>()),
-                DATAGRAMS,
-            ),
-            (map::PROGRAMS, 4, 4, 1),
-            (map::TOTALS, 4, size(size_of::<Totals>()), 2),
-            (
-                map::LINKS,
-                4,
-                size(size_of::<balancer_common::abi::Link>()),
-                balancer_common::abi::MAX_LINKS,
-            ),
-            (map::PORTS, 4, 8, PORT_WORDS),
-            (map::HOPS, 4, size(size_of::<HopCell>()), HOPS),
-            (
-                map::GLOBALS,
-                4,
-                size(size_of::<balancer_common::abi::Globals>()),
-                1,
-            ),
-            (
-                map::PATHS,
-                4,
-                size(size_of::<balancer_common::abi::Path>()),
-                balancer_common::abi::MAX_BACKENDS,
-            ),
-            (map::TICKETS, 4, 8, balancer_common::abi::MAX_SERVICES),
-            (
-                map::STATS,
-                4,
-                size(size_of::<balancer_common::abi::Stats>()),
-                1,
-            ),
-            (
-                map::BACKEND_STATS,
-                4,
-                size(size_of::<balancer_common::abi::BackendStats>()),
-                balancer_common::abi::MAX_BACKENDS,
-            ),
-            (
-                map::SERVICE_STATS,
-                4,
-                size(size_of::<balancer_common::abi::ServiceStats>()),
-                balancer_common::abi::MAX_SERVICES,
-            ),
-            (
-                map::SERVICES,
-                4,
-                size(size_of::<balancer_common::abi::Identity>()),
-                balancer_common::abi::MAX_SERVICES,
-            ),
-            (
-                map::BACKENDS,
-                4,
-                size(size_of::<balancer_common::abi::Identity>()),
-                balancer_common::abi::MAX_BACKENDS,
-            ),
-        ];
-        for (name, key, value, entries) in expected {
+        for (name, key, value, entries) in shapes(sizes) {
             let path = self.path.join(name);
             if !path.exists() {
                 continue;
@@ -289,6 +209,46 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// The pinned maps: their names, the bytes of their keys and values, how many entries.
+fn shapes(sizes: Sizes) -> [(&'static str, u32, u32, u32); map::ALL.len() - 1] {
+    const fn size<T>() -> u32 {
+        size_of::<T>() as u32
+    }
+    let lines = sizes.geometry([0; KEYS]).lines();
+    let index = sizes.index_entries();
+    [
+        (map::FLOWS_V4, 4, size::<Flow<V4>>(), lines),
+        (map::FLOWS_V6, 4, size::<Flow<V6>>(), lines),
+        (map::INDEX_V4, size::<Tuple<V4>>(), 4, index),
+        (map::INDEX_V6, size::<Tuple<V6>>(), 4, index),
+        (
+            map::DATAGRAMS_V4,
+            size::<Key<V4>>(),
+            size::<Datagram<V4>>(),
+            DATAGRAMS,
+        ),
+        (
+            map::DATAGRAMS_V6,
+            size::<Key<V6>>(),
+            size::<Datagram<V6>>(),
+            DATAGRAMS,
+        ),
+        (map::PROGRAMS, 4, 4, 1),
+        (map::TOTALS, 4, size::<Totals>(), 2),
+        (map::LINKS, 4, size::<Link>(), MAX_LINKS),
+        (map::PORTS, 4, 8, PORT_WORDS),
+        (map::HOPS, 4, size::<HopCell>(), HOPS),
+        (map::GLOBALS, 4, size::<Globals>(), 1),
+        (map::PATHS, 4, size::<abi::Path>(), MAX_BACKENDS),
+        (map::TICKETS, 4, 8, MAX_SERVICES),
+        (map::STATS, 4, size::<Stats>(), 1),
+        (map::BACKEND_STATS, 4, size::<BackendStats>(), MAX_BACKENDS),
+        (map::SERVICE_STATS, 4, size::<ServiceStats>(), MAX_SERVICES),
+        (map::SERVICES, 4, size::<Identity>(), MAX_SERVICES),
+        (map::BACKENDS, 4, size::<Identity>(), MAX_BACKENDS),
+    ]
 }
 
 #[cfg(test)]

@@ -36,10 +36,12 @@ enum Told {
     Expired,
     /// There is no way.
     Unreachable,
+    /// The packet is longer than the next link takes: so many bytes.
+    TooBig(u16),
 }
 
 impl Told {
-    const fn of(reason: Drop) -> Option<Self> {
+    fn of(reason: Drop, mtu: u32) -> Option<Self> {
         match reason {
             Drop::NoConnection
             | Drop::NoBackend
@@ -48,6 +50,7 @@ impl Told {
             | Drop::TupleInUse => Some(Self::Closed),
             Drop::TtlExceeded => Some(Self::Expired),
             Drop::NoNextHop => Some(Self::Unreachable),
+            Drop::TooBig => Some(Self::TooBig(u16::try_from(mtu).ok()?)),
             _ => None,
         }
     }
@@ -71,10 +74,11 @@ pub struct Complaint<'a> {
 }
 
 impl<'a> Complaint<'a> {
-    /// Reads a frame that was dropped for `reason`, as it came. `None` when nobody is told.
+    /// Reads a frame that was dropped for `reason`, as it came; `mtu` is how long it may have been, if it was too big. `None`
+    /// when nobody is told.
     #[must_use]
-    pub fn of(reason: Drop, frame: &'a [u8]) -> Option<Self> {
-        let told = Told::of(reason)?;
+    pub fn of(reason: Drop, mtu: u32, frame: &'a [u8]) -> Option<Self> {
+        let told = Told::of(reason, mtu)?;
         let l3 = parse::ethernet(&frame).ok()?.l3;
         // An answer to a group would go to all of it.
         if frame.get(6)? & 1 != 0 {
@@ -138,6 +142,11 @@ impl<'a> Complaint<'a> {
                     Told::Closed => Icmpv4Type::DestinationUnreachable(Unreachable4::Port),
                     Told::Unreachable => Icmpv4Type::DestinationUnreachable(Unreachable4::Host),
                     Told::Expired => Icmpv4Type::TimeExceeded(Exceeded4::TtlExceededInTransit),
+                    Told::TooBig(next_hop_mtu) => {
+                        Icmpv4Type::DestinationUnreachable(Unreachable4::FragmentationNeeded {
+                            next_hop_mtu,
+                        })
+                    }
                 };
                 let builder = PacketBuilder::ip(self.network_header(source)?).icmpv4(error);
                 let quote = self.quote(LONGEST_V4 - HEADERS_V4);
@@ -148,6 +157,7 @@ impl<'a> Complaint<'a> {
                     Told::Closed => Icmpv6Type::DestinationUnreachable(Unreachable6::Port),
                     Told::Unreachable => Icmpv6Type::DestinationUnreachable(Unreachable6::Address),
                     Told::Expired => Icmpv6Type::TimeExceeded(Exceeded6::HopLimitExceeded),
+                    Told::TooBig(mtu) => Icmpv6Type::PacketTooBig { mtu: mtu.into() },
                 };
                 let builder = PacketBuilder::ip(self.network_header(source)?).icmpv6(error);
                 let quote = self.quote(LONGEST_V6 - HEADERS_V6);

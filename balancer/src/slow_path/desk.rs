@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use balancer_common::abi::Note;
 use balancer_common::family::{Family, V4, V6};
 use balancer_common::fragment::{Datagram, Key};
 use balancer_common::parse;
@@ -14,6 +15,7 @@ use balancer_common::wire::ethertype;
 
 use super::answer::Complaint;
 use super::counters::Counters;
+use super::cut::cut;
 use super::held::{Frame, Held};
 use super::limit::Limits;
 use crate::datapath::datagrams::Datagrams;
@@ -59,13 +61,24 @@ impl Desk {
     }
 
     /// Takes a frame that came in by a queue of an interface, with a note of the program. Gives what is to be sent back.
-    pub fn take(&mut self, interface: u32, queue: u32, note: u32, frame: &[u8]) -> Option<Vec<u8>> {
-        let exit = Exit::of_counter(note);
+    pub fn take(
+        &mut self,
+        interface: u32,
+        queue: u32,
+        note: Note,
+        frame: &[u8],
+    ) -> Option<Vec<u8>> {
+        let exit = Exit::of_counter(note.verdict);
         match Verdict::from(exit) {
-            Verdict::Drop(reason) if exit.is_told() => self.answer(interface, reason, frame),
-            Verdict::Punt(Punt::Fragment) if exit.is_punt() => {
-                self.counters.punted[Punt::Fragment as usize].add();
-                self.keep_fragment(interface, queue, frame);
+            Verdict::Drop(reason) if exit.is_told() => {
+                self.answer(interface, reason, note.mtu, frame)
+            }
+            Verdict::Punt(reason) if exit.is_punt() => {
+                self.counters.punted[reason as usize].add();
+                match reason {
+                    Punt::Fragment => self.keep_fragment(interface, queue, frame),
+                    Punt::TooBig => self.cut(interface, queue, note.mtu, frame),
+                }
                 None
             }
             _ => {
@@ -76,11 +89,11 @@ impl Desk {
     }
 
     /// The answer to a frame that was dropped.
-    fn answer(&mut self, interface: u32, reason: Drop, frame: &[u8]) -> Option<Vec<u8>> {
+    fn answer(&mut self, interface: u32, reason: Drop, mtu: u32, frame: &[u8]) -> Option<Vec<u8>> {
         let counters = Arc::clone(&self.counters);
         counters.dropped[reason as usize].add();
         let now = Instant::now();
-        let Some(complaint) = Complaint::of(reason, frame) else {
+        let Some(complaint) = Complaint::of(reason, mtu, frame) else {
             counters.untold.add();
             return None;
         };
@@ -114,6 +127,26 @@ impl Desk {
         let lost = self.held.keep(wanted, frame, now, until);
         self.counters.overflowed.add_many(lost);
         self.release(wanted);
+    }
+
+    /// Cuts a packet into fragments, which go through the program one after the other.
+    fn cut(&mut self, interface: u32, queue: u32, mtu: u32, bytes: &[u8]) {
+        let Some(fragments) = cut(bytes, mtu) else {
+            self.counters.failed.add();
+            return;
+        };
+        for fragment in &fragments {
+            if let Err(error) = self.injector.inject(interface, queue, fragment) {
+                tracing::debug!(%error, "a packet that was cut is lost");
+                self.counters.failed.add();
+                return;
+            }
+        }
+        self.counters.resumed.add();
+        // It may have been a fragment itself, and others wait for it.
+        if let Some((wanted, _)) = wanted(bytes) {
+            self.release(wanted);
+        }
     }
 
     /// When to [look](Desk::look) again.

@@ -5,6 +5,7 @@
 //!
 //! - Of a packet that was dropped because what it wants is not to be had, the sender is told ([`answer`]), as often as
 //!   [`limit`] allows.
+//! - An IPv4 packet that is too long for its next link is [`cut`], and its fragments go through the program again.
 //! - A fragment that comes before the one before it waits for that ([`held`]), and then goes through the program again.
 //!
 //! The sockets copy, also where a driver could do without: with zero-copy it would give every frame of the queue to
@@ -13,6 +14,7 @@
 
 pub mod answer;
 pub mod counters;
+pub mod cut;
 mod desk;
 pub mod held;
 pub mod limit;
@@ -96,6 +98,7 @@ impl SlowPath {
             link: Link {
                 first_socket: first,
                 sockets: count,
+                ..Link::default()
             },
             sockets,
         })

@@ -29,7 +29,7 @@ pub struct Socket {
     receive: RxRing,
     send: TxRing,
     completion: CompletionRing,
-    socket: XdpSocket,
+    descriptor: XdpSocket,
     slab: HeapSlab,
     umem: Umem,
 }
@@ -65,7 +65,7 @@ impl Socket {
         unsafe { fill.enqueue(&mut umem, RING as usize) };
         // See the module's parent for why.
         flags.force_copy();
-        let socket = builder
+        let descriptor = builder
             .bind(NicIndex(interface), queue, flags)
             .map_err(refused)?;
         Ok(Self {
@@ -73,7 +73,7 @@ impl Socket {
             receive,
             send,
             completion: rings.completion_ring,
-            socket,
+            descriptor,
             slab: HeapSlab::with_capacity(RING as usize),
             umem,
         })
@@ -82,7 +82,7 @@ impl Socket {
     /// The socket's descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: it is open as long as the socket is.
-        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+        unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) }
     }
 
     /// Another descriptor of it.
@@ -93,9 +93,9 @@ impl Socket {
         self.fd().try_clone_to_owned()
     }
 
-    /// Reads what has come. `each` is given the note's bytes and the frame, and gives what is to be sent back by the same
+    /// Reads what has come. `each` is given the note and the frame, and gives what is to be sent back by the same
     /// interface. Says how many answers found no room.
-    pub fn receive(&mut self, mut each: impl FnMut(u32, &[u8]) -> Option<Vec<u8>>) -> usize {
+    pub fn receive(&mut self, mut each: impl FnMut(Note, &[u8]) -> Option<Vec<u8>>) -> usize {
         let mut lost = 0;
         let mut answers = Vec::new();
         for _ in 0..ROUNDS {
@@ -105,11 +105,11 @@ impl Socket {
                 break;
             }
             while let Some(mut packet) = self.slab.pop_back() {
-                const NOTE: usize = size_of::<Note>();
-                let note = packet.adjust_head(-(NOTE as i32));
+                const NOTE: i32 = size_of::<Note>().cast_signed() as i32;
+                let note = packet.adjust_head(-NOTE);
                 if note.is_ok()
-                    && let Some((&note, frame)) = packet.split_first_chunk::<NOTE>()
-                    && let Some(answer) = each(u32::from_ne_bytes(note), frame)
+                    && let Some((note, frame)) = packet.split_first_chunk()
+                    && let Some(answer) = each(read(*note), frame)
                 {
                     answers.push(answer);
                 }
@@ -153,7 +153,7 @@ impl Socket {
         // stays is sent with the next.
         let _ = unsafe {
             libc::sendto(
-                self.socket.as_raw_fd(),
+                self.descriptor.as_raw_fd(),
                 nothing,
                 0,
                 libc::MSG_DONTWAIT,
@@ -161,6 +161,15 @@ impl Socket {
                 0,
             )
         };
+    }
+}
+
+/// A note as the program wrote it.
+fn read(bytes: [u8; size_of::<Note>()]) -> Note {
+    let word = u64::from_le_bytes(bytes);
+    Note {
+        verdict: u32::from_le(word as u32),
+        mtu: u32::from_le((word >> 32) as u32),
     }
 }
 

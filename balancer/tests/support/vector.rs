@@ -189,6 +189,12 @@ impl Vector {
         self
     }
 
+    /// Every interface has this MTU.
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.setting.mtu = mtu;
+        self
+    }
+
     /// A frame comes in.
     pub fn frame(mut self, interface: u32, input: Frame, expected: Expected) -> Self {
         self.steps.push(Step::Frame {

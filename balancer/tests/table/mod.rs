@@ -7,6 +7,7 @@ mod malformed;
 mod refused;
 mod rewrite;
 mod services;
+mod too_big;
 mod ways;
 
 use crate::support::vector::Vector;
@@ -70,6 +71,7 @@ const NAMES6: &str = "[2001:db8:1::6]:5353";
 pub fn all() -> Vec<Vector> {
     [
         fragments::table(),
+        too_big::table(),
         icmp::table(),
         life::table(),
         rewrite::table(),

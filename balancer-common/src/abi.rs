@@ -19,6 +19,9 @@ pub const MAX_LINKS: u32 = 1024;
 /// How many sockets of the slow path there can be: one for each receive queue of each interface.
 pub const MAX_SOCKETS: u32 = 1 << 16;
 
+/// How many searches for source ports are known.
+pub const SEARCHES: u32 = 1 << 12;
+
 /// How many datagrams are known of which a fragment has come.
 pub const DATAGRAMS: u32 = 1 << 14;
 
@@ -54,6 +57,10 @@ pub mod map {
     pub const DATAGRAMS_V4: &str = "DATAGRAMS_V4";
     /// The same of IPv6.
     pub const DATAGRAMS_V6: &str = "DATAGRAMS_V6";
+    /// [`crate::search::Search`] of IPv4 by the tuple of a first packet. Not pinned, as the next.
+    pub const SEARCHES_V4: &str = "SEARCHES_V4";
+    /// The same of IPv6.
+    pub const SEARCHES_V6: &str = "SEARCHES_V6";
     /// The programs that the first one goes on to.
     pub const PROGRAMS: &str = "PROGRAMS";
     /// The sockets of the slow path. Not pinned: they end with the daemon.

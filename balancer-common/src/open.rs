@@ -38,7 +38,20 @@ pub fn open<F: Family, T: Tables<F>>(
     connection: &mut Connection<F>,
 ) -> Result<(), Exit> {
     tables.plan(opening, connection)?;
-    tables.enter(connection)
+    match tables.enter(connection) {
+        Err(exit) if exit.is_exhausted() => {}
+        result => return result,
+    }
+    let result = match tables.search_port(connection) {
+        Ok(()) => tables.enter(connection),
+        refused => refused,
+    };
+    if let Err(exit) = result
+        && exit.is_exhausted()
+    {
+        tables.count_refused(connection.service.into(), Drop::PortsExhausted);
+    }
+    result
 }
 
 /// Decides what connection a packet opens: finds the service and chooses a backend.
@@ -147,7 +160,8 @@ pub fn enter<F: Family, T: Tables<F>>(
         Err(Refused::Full) => Drop::TableFull,
         Err(Refused::HalfOpenFull) => Drop::HalfOpenFull,
         Err(Refused::Taken) if connection.source_ports == SourcePorts::NONE => Drop::TupleInUse,
-        Err(Refused::Taken) => Drop::PortsExhausted,
+        // Not before every port was looked at.
+        Err(Refused::Taken) => return Err(Drop::PortsExhausted.into()),
         Err(Refused::Busy) => Drop::Contended,
     };
     tables.count_refused(connection.service.into(), reason);

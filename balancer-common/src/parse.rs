@@ -472,6 +472,20 @@ pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Header
     })
 }
 
+/// The tuple of a packet that has its ports: a whole one, or a first fragment.
+///
+/// # Errors
+/// The verdict for one that is malformed, or neither TCP nor UDP.
+pub fn tuple<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Tuple<F>, Exit> {
+    match headers(packet, offset) {
+        Err(exit) if exit.is_fragment() => {
+            let fragment = F::fragment(packet, offset)?;
+            Ok(first_fragment(packet, offset, &fragment)?.tuple)
+        }
+        headers => Ok(headers?.tuple),
+    }
+}
+
 /// Reads the transport header of a first fragment.
 ///
 /// # Errors

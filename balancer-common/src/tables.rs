@@ -10,6 +10,7 @@ use crate::open::{self, Opening};
 use crate::packet::Packet;
 use crate::pipeline;
 use crate::ports::Ports;
+use crate::search::{self, Search};
 use crate::table::Lines;
 use crate::table::enter::Connection;
 use crate::table::flow::Flow;
@@ -56,6 +57,12 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     /// How long a datagram is remembered, in ticks.
     fn fragment_timeout(&self) -> u32;
 
+    /// The search for a source port for the connection of a first packet.
+    fn search(&self, tuple: &Tuple<F>) -> Option<Search<F>>;
+
+    /// Notes such a search.
+    fn note_search(&self, tuple: &Tuple<F>, search: &Search<F>);
+
     /// Whether a packet of `length` bytes may leave by an interface.
     fn fits(&self, interface: u32, length: u32) -> bool;
 
@@ -93,6 +100,15 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     #[inline(always)]
     fn enter(&self, connection: &mut Connection<F>) -> Result<(), Exit> {
         open::enter(self, connection)
+    }
+
+    /// [`search::ask`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn search_port(&self, connection: &mut Connection<F>) -> Result<(), Exit> {
+        search::ask(self, connection)
     }
 
     /// [`touch`].

@@ -154,6 +154,8 @@ reasons! {
         Fragment = "fragment",
         /// An IPv4 packet that is longer than the next link takes, and may be cut.
         TooBig = "too_big",
+        /// A new connection for which no free source port was found at once.
+        Ports = "ports",
     }
 }
 
@@ -238,6 +240,13 @@ impl Exit {
     #[must_use]
     pub const fn is_punt(self) -> bool {
         self.0 >= FIRST_PUNT
+    }
+
+    /// Whether no source port was found.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_exhausted(self) -> bool {
+        self.0 == FIRST_DROP + Drop::PortsExhausted as u32
     }
 
     /// Whether it is a fragment, left to the kernel unless [`crate::fragment::decide`] says otherwise.

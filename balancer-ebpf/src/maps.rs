@@ -18,7 +18,7 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
     BackendStats, DATAGRAMS, Globals, Identity, Link, MAX_BACKENDS, MAX_LINKS, MAX_SERVICES, Path,
-    ServiceStats, Stats,
+    SEARCHES, ServiceStats, Stats,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::fragment::{self, Datagram, Key, Room};
@@ -29,6 +29,7 @@ use balancer_common::open::{self, Opening};
 use balancer_common::packet::Packet;
 use balancer_common::pipeline;
 use balancer_common::ports::{PORT_WORDS, Ports};
+use balancer_common::search::{self, Search};
 use balancer_common::table::enter::{self, Connection, Refused};
 use balancer_common::table::flow::Flow;
 use balancer_common::table::index::{self, Index};
@@ -59,6 +60,10 @@ static INDEX_V6: HashMap<Tuple<V6>, u32, 1> = HashMap::new(); // set by the load
 static DATAGRAMS_V4: LruHashMap<Key<V4>, Datagram<V4>, { DATAGRAMS as usize }> = LruHashMap::new();
 #[btf_map]
 static DATAGRAMS_V6: LruHashMap<Key<V6>, Datagram<V6>, { DATAGRAMS as usize }> = LruHashMap::new();
+#[btf_map]
+static SEARCHES_V4: LruHashMap<Tuple<V4>, Search<V4>, { SEARCHES as usize }> = LruHashMap::new();
+#[btf_map]
+static SEARCHES_V6: LruHashMap<Tuple<V6>, Search<V6>, { SEARCHES as usize }> = LruHashMap::new();
 #[btf_map]
 static TOTALS: Shared<Totals, 2> = Shared::new();
 #[btf_map]
@@ -127,6 +132,8 @@ pub trait FamilyMaps: Functions {
     fn line(index: u32) -> Option<&'static Flow<Self>>;
     /// The datagrams of fragments.
     fn datagrams() -> &'static LruHashMap<Key<Self>, Datagram<Self>, { DATAGRAMS as usize }>;
+    /// The searches for source ports.
+    fn searches() -> &'static LruHashMap<Tuple<Self>, Search<Self>, { SEARCHES as usize }>;
     /// The index of the table's totals.
     const TOTALS: u32;
     /// This CPU's room for what the stack has none for.
@@ -139,7 +146,7 @@ pub trait FamilyMaps: Functions {
 /// once and for all, not anew for each way that leads to it. It knows nothing of the arguments then, not even that a
 /// pointer points to something.
 macro_rules! functions {
-    ($family:ident: $plan:ident, $enter:ident, $ask:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident, $forward_error:ident, $read_quote:ident, $rewrite_quote:ident) => {
+    ($family:ident: $plan:ident, $enter:ident, $search_port:ident, $ask:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident, $forward_error:ident, $read_quote:ident, $rewrite_quote:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $plan(opening: *const Opening, connection: *mut Connection<$family>) -> u32 {
@@ -157,6 +164,22 @@ macro_rules! functions {
             // SAFETY: as above.
             Exit::encode(match unsafe { connection.as_mut() } {
                 Some(connection) => open::enter(&MAPS, connection),
+                None => Err(Drop::NotReady.into()),
+            })
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $search_port(
+            context: *mut xdp_md,
+            connection: *mut Connection<$family>,
+        ) -> u32 {
+            let maps = Maps {
+                context: context.cast(),
+            };
+            // SAFETY: as above.
+            Exit::encode(match unsafe { connection.as_mut() } {
+                Some(connection) => search::ask(&maps, connection),
                 None => Err(Drop::NotReady.into()),
             })
         }
@@ -312,6 +335,14 @@ macro_rules! functions {
             }
 
             #[inline(always)]
+            fn search_port(
+                context: *mut c_void,
+                connection: &mut Connection<Self>,
+            ) -> Result<(), Exit> {
+                Exit::decode(unknown($search_port(context.cast(), connection)))
+            }
+
+            #[inline(always)]
             fn ask(context: *mut c_void, flow: &Flow<Self>, interface: u32) -> Hop {
                 let mut hop = Hop::default();
                 $ask(context.cast(), flow, interface, &raw mut hop);
@@ -346,8 +377,8 @@ macro_rules! functions {
     };
 }
 
-functions!(V4: plan_v4, enter_v4, ask_v4, touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4, forward_error_v4, read_quote_v4, rewrite_quote_v4);
-functions!(V6: plan_v6, enter_v6, ask_v6, touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6, forward_error_v6, read_quote_v6, rewrite_quote_v6);
+functions!(V4: plan_v4, enter_v4, search_port_v4, ask_v4, touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4, forward_error_v4, read_quote_v4, rewrite_quote_v4);
+functions!(V6: plan_v6, enter_v6, search_port_v6, ask_v6, touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6, forward_error_v6, read_quote_v6, rewrite_quote_v6);
 
 /// The maps where there is no packet.
 const MAPS: Maps = Maps {
@@ -409,6 +440,8 @@ pub trait Functions: Family {
     fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit>;
     /// [`open::enter`].
     fn enter(connection: &mut Connection<Self>) -> Result<(), Exit>;
+    /// [`search::ask`].
+    fn search_port(context: *mut c_void, connection: &mut Connection<Self>) -> Result<(), Exit>;
     /// [`pipeline::ask`].
     fn ask(context: *mut c_void, flow: &Flow<Self>, interface: u32) -> Hop;
     /// [`touch::touch`].
@@ -442,6 +475,11 @@ impl FamilyMaps for V4 {
         &DATAGRAMS_V4
     }
 
+    #[inline(always)]
+    fn searches() -> &'static LruHashMap<Tuple<V4>, Search<V4>, { SEARCHES as usize }> {
+        &SEARCHES_V4
+    }
+
     const TOTALS: u32 = 0;
 
     #[inline(always)]
@@ -471,6 +509,11 @@ impl FamilyMaps for V6 {
     #[inline(always)]
     fn datagrams() -> &'static LruHashMap<Key<V6>, Datagram<V6>, { DATAGRAMS as usize }> {
         &DATAGRAMS_V6
+    }
+
+    #[inline(always)]
+    fn searches() -> &'static LruHashMap<Tuple<V6>, Search<V6>, { SEARCHES as usize }> {
+        &SEARCHES_V6
     }
 
     const TOTALS: u32 = 1;
@@ -740,6 +783,18 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn search(&self, tuple: &Tuple<F>) -> Option<Search<F>> {
+        // SAFETY: as of datagrams: what it says then is another port, which is looked at like any.
+        unsafe { F::searches().get(tuple).copied() }
+    }
+
+    #[inline(always)]
+    fn note_search(&self, tuple: &Tuple<F>, search: &Search<F>) {
+        // Without memory for it the connection is refused.
+        let _ = F::searches().insert(tuple, search, 0);
+    }
+
+    #[inline(always)]
     fn fits(&self, interface: u32, length: u32) -> bool {
         let Some(globals) = GLOBALS.get_ptr(0) else {
             return true;
@@ -798,6 +853,11 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
     fn enter(&self, connection: &mut Connection<F>) -> Result<(), Exit> {
         F::enter(connection)
+    }
+
+    #[inline(always)]
+    fn search_port(&self, connection: &mut Connection<F>) -> Result<(), Exit> {
+        F::search_port(self.context, connection)
     }
 
     #[inline(always)]

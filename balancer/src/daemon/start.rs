@@ -22,7 +22,7 @@ use crate::datapath::attach;
 use crate::datapath::kernel::{Back, Kernel, Sizes};
 use crate::datapath::netlink::{Link, Netlink};
 use crate::datapath::pins::Pins;
-use crate::slow_path::SlowPath;
+use crate::slow_path::{Program, SlowPath};
 
 /// Runs the daemon until it is told to end.
 ///
@@ -135,7 +135,7 @@ async fn forward(
     };
     let kernel = Kernel::load(sizes, back, Some(pins.path()))?;
     let mut kernel = kernel;
-    let slow_path = SlowPath::start(kernel.injector()?, Arc::clone(&kernel.datagrams))
+    let slow_path = SlowPath::start(Program::of(&mut kernel)?)
         .inspect_err(|error| tracing::warn!(%error, "there is no slow path"))
         .ok();
     let tables = Shared::new(Tables::new(kernel, pins, config.clone(), slow_path)?);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use balancer_common::family::Family;
@@ -28,15 +29,39 @@ pub fn now() -> io::Result<Tick> {
     Ok(Tick::from_nanoseconds(nanoseconds))
 }
 
+/// The lines of a family's flow table, to look at: whoever has this removes nothing.
+#[derive(Clone, Debug)]
+pub struct View<F: Family> {
+    geometry: Geometry,
+    lines: Arc<Mapped<Flow<F>>>,
+    index: Option<Arc<KernelIndex<F>>>,
+    totals: Arc<Mapped<Totals>>,
+}
+
+impl<F: Family> Lines<F> for View<F> {
+    type Index = KernelIndex<F>;
+
+    fn index(&self) -> Option<&KernelIndex<F>> {
+        self.index.as_deref()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn line(&self, index: u32) -> Option<&Flow<F>> {
+        self.lines.get(index as usize)
+    }
+
+    fn totals(&self) -> Option<&Totals> {
+        self.totals.get(usize::from(F::VERSION == 6))
+    }
+}
+
 /// The flow table of a family. Packets enter and advance flows; whoever has this alone removes them.
 #[derive(Debug)]
 pub struct FlowTable<F: Family> {
-    geometry: Geometry,
-    lines: Mapped<Flow<F>>,
-    index: Option<KernelIndex<F>>,
-    totals: Mapped<Totals>,
-    /// Which of the totals are this family's.
-    family: usize,
+    view: View<F>,
     /// Whether the last pass found nothing at all, and nothing can be there that was entered before it.
     is_bare: bool,
 }
@@ -184,19 +209,19 @@ impl<F: Family> Lines<F> for FlowTable<F> {
     type Index = KernelIndex<F>;
 
     fn index(&self) -> Option<&KernelIndex<F>> {
-        self.index.as_ref()
+        self.view.index()
     }
 
     fn geometry(&self) -> &Geometry {
-        &self.geometry
+        self.view.geometry()
     }
 
     fn line(&self, index: u32) -> Option<&Flow<F>> {
-        self.lines.get(index as usize)
+        self.view.line(index)
     }
 
     fn totals(&self) -> Option<&Totals> {
-        self.totals.get(self.family)
+        self.view.totals()
     }
 }
 
@@ -209,12 +234,14 @@ impl<F: Family> FlowTable<F> {
         index: Option<KernelIndex<F>>,
         totals: Mapped<Totals>,
     ) -> Self {
-        let table = Self {
+        let view = View {
             geometry,
-            lines,
-            index,
-            totals,
-            family: usize::from(F::VERSION == 6),
+            lines: Arc::new(lines),
+            index: index.map(Arc::new),
+            totals: Arc::new(totals),
+        };
+        let table = Self {
+            view,
             is_bare: false,
         };
         recover(&table);
@@ -228,6 +255,12 @@ impl<F: Family> FlowTable<F> {
     pub fn anonymous(geometry: Geometry) -> io::Result<Self> {
         let lines = Mapped::anonymous(geometry.lines() as usize)?;
         Ok(Self::new(geometry, lines, None, Mapped::anonymous(2)?))
+    }
+
+    /// The same, for others to look at.
+    #[must_use]
+    pub fn view(&self) -> View<F> {
+        self.view.clone()
     }
 
     /// How many connections there are.
@@ -253,7 +286,7 @@ impl<F: Family> FlowTable<F> {
         let lines = if self.count() == 0 {
             &[]
         } else {
-            &self.lines[..]
+            &self.view.lines[..]
         };
         lines.iter().filter(|line| line.meta().is_visible())
     }
@@ -303,7 +336,7 @@ impl<F: Family> FlowTable<F> {
             next: u32::MAX,
             ..Pass::default()
         };
-        for index in 0..self.geometry.lines() {
+        for index in 0..self.geometry().lines() {
             let Some(line) = self.line(index) else {
                 continue;
             };
@@ -347,14 +380,14 @@ impl<F: Family> FlowTable<F> {
     fn index_of(&self, line: &Flow<F>) -> Option<u32> {
         let distance = std::ptr::from_ref(line)
             .addr()
-            .checked_sub(self.lines.as_ptr().addr())?;
+            .checked_sub(self.view.lines.as_ptr().addr())?;
         Some((distance / size_of::<Flow<F>>()) as u32)
     }
 
     /// Goes on with a pass: removes the connections that were idle for too long, and collects what is gone. Says whether
     /// there is more.
     pub fn look(&mut self, pass: &mut Pass, timeouts: &Timeouts, now: Tick) -> bool {
-        let lines = self.geometry.lines();
+        let lines = self.geometry().lines();
         if self.is_bare && self.count() == 0 && pass.next == 0 {
             return false;
         }
@@ -414,10 +447,10 @@ impl<F: Family> FlowTable<F> {
 
     /// Empties the table, which nobody else may be using.
     pub fn clear(&mut self) {
-        for line in self.lines.iter() {
+        for line in self.view.lines.iter() {
             kill(line);
         }
-        for index in 0..self.geometry.lines() {
+        for index in 0..self.geometry().lines() {
             free(self, index);
         }
     }

@@ -26,11 +26,11 @@ use balancer_common::table::{Geometry, index};
 use balancer_common::word::Word;
 
 use super::compile::Image;
-use super::datagrams::Datagrams;
 use super::flows::FlowTable;
 use super::index::KernelIndex;
 use super::injector::Injector;
 use super::mapped::{self, Mapped};
+use super::notes::{AllNotes, Entries, Notes};
 use super::raw::Record;
 use super::{FRAGMENTS_PROGRAM, OBJECT, PROGRAM};
 use crate::chain::chain;
@@ -120,8 +120,8 @@ pub struct Kernel {
     pub hops: Mapped<HopCell>,
     /// The interfaces that answers may leave by, by their index.
     links: HashMap<MapData, u32, Record<Link>>,
-    /// The datagrams of fragments.
-    pub datagrams: Arc<Datagrams>,
+    /// What the program and the slow path note for each other.
+    pub notes: Arc<AllNotes>,
     /// What the program goes on to. It is empty as soon as nobody has it, neither this process nor a pin.
     _programs: ProgramArray<MapData>,
     /// The sockets of the slow path, by the numbers that the links have.
@@ -215,10 +215,10 @@ impl Kernel {
             )?,
             hops,
             links: take(&mut ebpf, map::LINKS)?.try_into()?,
-            datagrams: Arc::new(Datagrams::new(
-                take(&mut ebpf, map::DATAGRAMS_V4)?,
-                take(&mut ebpf, map::DATAGRAMS_V6)?,
-            )?),
+            notes: Arc::new(AllNotes {
+                v4: notes(&mut ebpf, map::DATAGRAMS_V4, map::SEARCHES_V4)?,
+                v6: notes(&mut ebpf, map::DATAGRAMS_V6, map::SEARCHES_V6)?,
+            }),
             _programs: programs,
             sockets: take(&mut ebpf, map::SOCKETS)?.try_into()?,
             ports: mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?,
@@ -499,6 +499,17 @@ fn flow_table<F: Family>(
     };
     let totals = mapped(totals, 2)?;
     Ok(FlowTable::new(geometry, lines, index, totals))
+}
+
+fn notes<F: Family>(
+    ebpf: &mut Ebpf,
+    datagrams: &str,
+    searches: &str,
+) -> Result<Notes<F>, KernelError> {
+    Ok(Notes {
+        datagrams: Entries::new(take(ebpf, datagrams)?)?,
+        searches: Entries::new(take(ebpf, searches)?)?,
+    })
 }
 
 fn mapped<T: mapped::Cell>(map: &Map, length: usize) -> Result<Mapped<T>, KernelError> {

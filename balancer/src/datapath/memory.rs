@@ -4,17 +4,19 @@ use std::io;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use balancer_common::abi::{BackendStats, DATAGRAMS, Path, ServiceStats};
+use balancer_common::abi::{BackendStats, DATAGRAMS, Path, SEARCHES, ServiceStats};
 use balancer_common::family::{Family, V4, V6};
 use balancer_common::fragment::{Datagram, Key};
 use balancer_common::hop::{HOPS, Hop, HopCell, Hops};
 use balancer_common::image::{self, Cell};
 use balancer_common::ports::Ports;
+use balancer_common::search::Search;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::index::NoIndex;
 use balancer_common::table::tick::Tick;
 use balancer_common::table::{Geometry, Lines, Totals};
 use balancer_common::tables::Tables;
+use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Punt};
 use balancer_common::word::Word;
 use dashmap::DashMap;
@@ -57,7 +59,11 @@ pub struct Memory {
     pub datagrams_v4: DashMap<Key<V4>, Datagram<V4>>,
     /// Those of IPv6.
     pub datagrams_v6: DashMap<Key<V6>, Datagram<V6>>,
-    /// How long they are remembered, in ticks.
+    /// The searches for source ports of IPv4.
+    pub searches_v4: DashMap<Tuple<V4>, Search<V4>>,
+    /// Those of IPv6.
+    pub searches_v6: DashMap<Tuple<V6>, Search<V6>>,
+    /// How long datagrams are remembered, in ticks.
     pub fragment_timeout: u32,
     /// Whether there is a slow path.
     pub has_slow_path: bool,
@@ -94,6 +100,8 @@ impl Memory {
             services: Mutex::new(vec![ServiceStats::default(); ids]),
             datagrams_v4: DashMap::new(),
             datagrams_v6: DashMap::new(),
+            searches_v4: DashMap::new(),
+            searches_v6: DashMap::new(),
             // Two seconds.
             fragment_timeout: Tick::from_nanoseconds(2_000_000_000).0,
             has_slow_path: false,
@@ -121,6 +129,8 @@ pub trait InMemory: Family {
     fn of(memory: &Memory) -> &FlowTable<Self>;
     /// Its datagrams.
     fn datagrams(memory: &Memory) -> &DashMap<Key<Self>, Datagram<Self>>;
+    /// Its searches.
+    fn searches(memory: &Memory) -> &DashMap<Tuple<Self>, Search<Self>>;
 }
 
 impl InMemory for V4 {
@@ -131,6 +141,10 @@ impl InMemory for V4 {
     fn datagrams(memory: &Memory) -> &DashMap<Key<V4>, Datagram<V4>> {
         &memory.datagrams_v4
     }
+
+    fn searches(memory: &Memory) -> &DashMap<Tuple<V4>, Search<V4>> {
+        &memory.searches_v4
+    }
 }
 
 impl InMemory for V6 {
@@ -140,6 +154,10 @@ impl InMemory for V6 {
 
     fn datagrams(memory: &Memory) -> &DashMap<Key<V6>, Datagram<V6>> {
         &memory.datagrams_v6
+    }
+
+    fn searches(memory: &Memory) -> &DashMap<Tuple<V6>, Search<V6>> {
+        &memory.searches_v6
     }
 }
 
@@ -242,6 +260,18 @@ impl<F: InMemory> Tables<F> for Memory {
 
     fn fragment_timeout(&self) -> u32 {
         self.fragment_timeout
+    }
+
+    fn search(&self, tuple: &Tuple<F>) -> Option<Search<F>> {
+        F::searches(self).get(tuple).map(|search| *search)
+    }
+
+    fn note_search(&self, tuple: &Tuple<F>, search: &Search<F>) {
+        let searches = F::searches(self);
+        if searches.len() >= SEARCHES as usize {
+            searches.clear();
+        }
+        searches.insert(*tuple, *search);
     }
 
     fn fits(&self, _: u32, length: u32) -> bool {

@@ -2,7 +2,6 @@
 
 pub mod attach;
 pub mod compile;
-pub mod datagrams;
 pub mod flows;
 pub mod hops;
 pub mod ids;
@@ -12,6 +11,7 @@ pub mod kernel;
 pub mod mapped;
 pub mod memory;
 pub mod netlink;
+pub mod notes;
 pub mod pins;
 pub mod raw;
 pub mod schedule;

@@ -10,16 +10,19 @@ use balancer_common::abi::Note;
 use balancer_common::family::{Family, V4, V6};
 use balancer_common::fragment::{Datagram, Key};
 use balancer_common::parse;
+use balancer_common::search::state;
 use balancer_common::verdict::{Drop, Exit, Punt, Verdict, Way};
 use balancer_common::wire::ethertype;
 
+use super::Program;
 use super::answer::Complaint;
 use super::counters::Counters;
 use super::cut::cut;
 use super::held::{Frame, Held};
 use super::limit::Limits;
-use crate::datapath::datagrams::Datagrams;
-use crate::datapath::injector::Injector;
+use super::ports::Searcher;
+use crate::datapath::flows::View;
+use crate::datapath::notes::Notes;
 
 /// How long an interface's address is taken for what it was.
 const REMEMBERED: Duration = Duration::from_secs(1);
@@ -35,27 +38,28 @@ enum Wanted {
 
 /// Where frames are looked at, one after the other.
 pub struct Desk {
-    injector: Injector,
-    datagrams: Arc<Datagrams>,
+    program: Program,
     pub counters: Arc<Counters>,
     /// How long fragments wait for those before them.
     pub fragment_timeout: Duration,
     limits: Limits,
     held: Held<Wanted>,
+    /// Those of IPv4 and IPv6.
+    searchers: (Searcher<V4>, Searcher<V6>),
     /// The addresses of interfaces, IPv4 and IPv6, and when they were asked for.
     addresses: HashMap<u32, ([Option<IpAddr>; 2], Instant)>,
 }
 
 impl Desk {
     /// Nothing has come yet.
-    pub fn new(injector: Injector, datagrams: Arc<Datagrams>, counters: Arc<Counters>) -> Self {
+    pub fn new(program: Program, counters: Arc<Counters>) -> Self {
         Self {
-            injector,
-            datagrams,
+            program,
             counters,
             fragment_timeout: Duration::from_secs(2),
             limits: Limits::new(Instant::now()),
             held: Held::default(),
+            searchers: (Searcher::new(), Searcher::new()),
             addresses: HashMap::new(),
         }
     }
@@ -77,6 +81,7 @@ impl Desk {
                 self.counters.punted[reason as usize].add();
                 match reason {
                     Punt::Fragment => self.keep_fragment(interface, queue, frame),
+                    Punt::Ports => self.find_port(interface, queue, frame),
                     Punt::TooBig => self.cut(interface, queue, note.mtu, frame),
                 }
                 None
@@ -129,6 +134,32 @@ impl Desk {
         self.release(wanted);
     }
 
+    /// Finds a source port for the connection that a packet opens, which goes through the program again.
+    fn find_port(&mut self, interface: u32, queue: u32, frame: &[u8]) {
+        let (notes, now) = (&self.program.notes, Instant::now());
+        let (v4, v6) = &mut self.searchers;
+        let noted = match parse::ethernet(&frame).map(|l2| (l2.ethertype, l2.l3)) {
+            Ok((ethertype::IPV4, l3)) => note_port(&notes.v4, &self.program.v4, v4, frame, l3, now),
+            Ok((ethertype::IPV6, l3)) => note_port(&notes.v6, &self.program.v6, v6, frame, l3, now),
+            _ => None,
+        };
+        match noted {
+            Some(()) => self.resume(interface, queue, frame),
+            None => self.counters.failed.add(),
+        }
+    }
+
+    /// Gives a frame to the program again.
+    fn resume(&self, interface: u32, queue: u32, frame: &[u8]) {
+        match self.program.injector.inject(interface, queue, frame) {
+            Ok(()) => self.counters.resumed.add(),
+            Err(error) => {
+                tracing::debug!(%error, "a frame that waited is lost");
+                self.counters.failed.add();
+            }
+        }
+    }
+
     /// Cuts a packet into fragments, which go through the program one after the other.
     fn cut(&mut self, interface: u32, queue: u32, mtu: u32, bytes: &[u8]) {
         let Some(fragments) = cut(bytes, mtu) else {
@@ -136,7 +167,7 @@ impl Desk {
             return;
         };
         for fragment in &fragments {
-            if let Err(error) = self.injector.inject(interface, queue, fragment) {
+            if let Err(error) = self.program.injector.inject(interface, queue, fragment) {
                 tracing::debug!(%error, "a packet that was cut is lost");
                 self.counters.failed.add();
                 return;
@@ -167,8 +198,8 @@ impl Desk {
     fn release(&mut self, wanted: Wanted) {
         loop {
             let end = match wanted {
-                Wanted::V4(key) => self.datagrams.get(&key).map(|datagram| end(&datagram)),
-                Wanted::V6(key) => self.datagrams.get(&key).map(|datagram| end(&datagram)),
+                Wanted::V4(key) => self.program.notes.v4.datagrams.get(&key).map(|it| end(&it)),
+                Wanted::V6(key) => self.program.notes.v6.datagrams.get(&key).map(|it| end(&it)),
             };
             let Some(end) = end else {
                 return;
@@ -176,16 +207,7 @@ impl Desk {
             let Some(frame) = self.held.release(&wanted, |start| start <= end) else {
                 return;
             };
-            match self
-                .injector
-                .inject(frame.interface, frame.queue, &frame.bytes)
-            {
-                Ok(()) => self.counters.resumed.add(),
-                Err(error) => {
-                    tracing::debug!(%error, "a frame that waited is lost");
-                    self.counters.failed.add();
-                }
-            }
+            self.resume(frame.interface, frame.queue, &frame.bytes);
         }
     }
 
@@ -221,6 +243,27 @@ fn addresses(interface: u32) -> io::Result<[Option<IpAddr>; 2]> {
         }
     }
     Ok(found)
+}
+
+/// Searches a port as the program has noted, and notes what was found.
+fn note_port<F: Family>(
+    notes: &Notes<F>,
+    flows: &View<F>,
+    searcher: &mut Searcher<F>,
+    frame: &[u8],
+    l3: usize,
+    now: Instant,
+) -> Option<()> {
+    let tuple = parse::tuple(&frame, l3).ok()?;
+    let mut search = notes.searches.get(&tuple)?;
+    search.state = match searcher.find(flows, &search, now) {
+        Some(port) => {
+            search.reply.ports = search.reply.ports.to(port);
+            state::FOUND
+        }
+        None => state::NONE,
+    };
+    notes.searches.set(&tuple, search).ok()
 }
 
 /// Up to where a datagram's fragments may go on. Of one that does not go on, all get the same.

@@ -6,6 +6,8 @@
 //! - Of a packet that was dropped because what it wants is not to be had, the sender is told ([`answer`]), as often as
 //!   [`limit`] allows.
 //! - An IPv4 packet that is too long for its next link is [`cut`], and its fragments go through the program again.
+//! - A new connection for which the program found no source port gets one, if any is free ([`ports`]), and goes through the
+//!   program again.
 //! - A fragment that comes before the one before it waits for that ([`held`]), and then goes through the program again.
 //!
 //! The sockets copy, also where a driver could do without: with zero-copy it would give every frame of the queue to
@@ -18,6 +20,7 @@ pub mod cut;
 mod desk;
 pub mod held;
 pub mod limit;
+pub mod ports;
 mod socket;
 mod worker;
 
@@ -29,10 +32,13 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use balancer_common::abi::{Link, MAX_SOCKETS};
+use balancer_common::family::{V4, V6};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::datapath::datagrams::Datagrams;
+use crate::datapath::flows::View;
 use crate::datapath::injector::Injector;
+use crate::datapath::kernel::{Kernel, KernelError};
+use crate::datapath::notes::AllNotes;
 use crate::slow_path::counters::Counters;
 use crate::slow_path::desk::Desk;
 use crate::slow_path::worker::{Command, Worker};
@@ -49,6 +55,30 @@ pub struct SlowPath {
     pub counters: Arc<Counters>,
 }
 
+/// What the slow path has of the program.
+#[derive(Debug)]
+pub struct Program {
+    injector: Injector,
+    notes: Arc<AllNotes>,
+    v4: View<V4>,
+    v6: View<V6>,
+}
+
+impl Program {
+    /// That of this kernel.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn of(kernel: &mut Kernel) -> Result<Self, KernelError> {
+        Ok(Self {
+            injector: kernel.injector()?,
+            notes: Arc::clone(&kernel.notes),
+            v4: kernel.v4.view(),
+            v6: kernel.v6.view(),
+        })
+    }
+}
+
 /// The sockets of an interface.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -59,19 +89,19 @@ pub struct Sockets {
 }
 
 impl SlowPath {
-    /// Starts it, without sockets, in the network namespace of this thread. What has waited goes to `injector`; `datagrams`
-    /// are what the same program notes.
+    /// Starts it, without sockets, in the network namespace of this thread. What has waited goes through
+    /// `program` again.
     ///
     /// # Errors
     /// There can be no thread, or no event.
-    pub fn start(injector: Injector, datagrams: Arc<Datagrams>) -> io::Result<Self> {
+    pub fn start(program: Program) -> io::Result<Self> {
         let bell = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_flags(bell)?);
         let counters = Arc::new(Counters::default());
         let (commands, receiver) = channel();
         let (its_bell, its_counters) = (Arc::clone(&bell), Arc::clone(&counters));
         let thread = Builder::new().name("slow-path".to_owned()).spawn(move || {
-            let desk = Desk::new(injector, datagrams, its_counters);
+            let desk = Desk::new(program, its_counters);
             Worker::new(its_bell, receiver, desk).run();
         })?;
         Ok(Self {

@@ -103,11 +103,11 @@ fn a_large_answer_of_a_name_server_comes() {
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("ANSWER: 20,"), "{server}: {text}");
-        let size = text
+        let received = text
             .lines()
             .find_map(|line| line.strip_prefix(";; MSG SIZE  rcvd: "));
         assert!(
-            size.unwrap().parse::<u32>().unwrap() > 4096,
+            received.unwrap().parse::<u32>().unwrap() > 4096,
             "{server}: {text}"
         );
     }

@@ -1,12 +1,14 @@
 //! What backends see, and what comes back.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use balancer_lab::{TcpEcho, UdpEcho};
 use socket2::{Domain, Socket, Type};
 
+use crate::schedule::{backend, nth};
 use crate::site::{SOON, Shape, Site, greeting};
 
 fn service(listen: &str, protocol: &str, source_nat: &str, to: &str) -> String {
@@ -14,6 +16,51 @@ fn service(listen: &str, protocol: &str, source_nat: &str, to: &str) -> String {
         "[[service]]\nname = \"{protocol}-{source_nat}\"\nlisten = \"{listen}\"\nprotocol = \"{protocol}\"\n\
          source_nat = \"{source_nat}\"\nbackend = [{{ address = \"{to}\" }}]\n"
     )
+}
+
+/// Clients whose own ports are not among those for source NAT, so that each connection gets one by chance.
+#[test]
+fn every_source_port_is_used_before_one_is_refused() {
+    const PORTS: u32 = 4000;
+    let Some(mut site) = Site::new("ports", Shape::Links, 1) else {
+        return;
+    };
+    let echo = UdpEcho::start(&site.backends[0], [9]).unwrap();
+    site.datapath_key("source_ports = \"10000-13999\"");
+    site.start(
+        &nth("192.0.2.10:9", &[backend("10.0.1.3:9")])
+            .replace("name = \"web\"", "name = \"udp\"\nprotocol = \"udp\""),
+    );
+    let ask = |port: u32| {
+        let from: SocketAddr = format!("192.0.2.1:{port}").parse().unwrap();
+        let socket = site.client.udp_socket(from).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.connect("192.0.2.10:9").unwrap();
+        socket.send(b"?").unwrap();
+        socket.recv(&mut [0; 16])
+    };
+    for number in 0..PORTS {
+        ask(20_000 + number).unwrap_or_else(|error| {
+            let status = site.status();
+            panic!("{number}: {error}: {:?}", status.slow_path)
+        });
+    }
+    assert_eq!(echo.datagrams(), u64::from(PORTS));
+    // Each was another one.
+    assert_eq!(echo.peers().len(), PORTS as usize);
+    let status = site.status();
+    assert!(status.slow_path.held["ports"] > 0, "{:?}", status.slow_path);
+    assert_eq!(status.packets.dropped, 0);
+
+    // There is none left: this one is told, and counted.
+    let error = ask(30_000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    assert_eq!(site.services()[0].refused.ports_exhausted, 1);
+    assert_eq!(site.drops().drops["ports_exhausted"], 1);
+    // One that is given back is found again.
+    site.ctl(&["flush", "connections"]).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    ask(30_000).unwrap();
 }
 
 #[test]

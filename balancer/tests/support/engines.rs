@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use balancer::datapath::compile::{Image, ServiceIds, compile, words};
 use balancer::datapath::flows::FlowTable;
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::memory::Memory;
-use balancer::slow_path::SlowPath;
+use balancer::slow_path::{Program, SlowPath};
 use balancer_common::abi::{Identity, Link, Note, Path, Stats};
 use balancer_common::family::{Family, V4};
 use balancer_common::hop::{Hop, HopCell};
@@ -146,8 +145,8 @@ impl Engines {
     /// Both. The calling thread has to be in the box.
     pub fn both(sizes: Sizes) -> Self {
         let mut kernel = Kernel::load(sizes, Back::Transmit, None).unwrap();
-        let injector = kernel.injector().unwrap();
-        let mut slow_path = SlowPath::start(injector, Arc::clone(&kernel.datagrams)).unwrap();
+        let program = Program::of(&mut kernel).unwrap();
+        let mut slow_path = SlowPath::start(program).unwrap();
         let links = INTERFACES.map(|index| {
             let opened = slow_path.open(index).unwrap();
             for (number, socket) in (opened.link.first_socket..).zip(&opened.sockets) {
@@ -185,7 +184,7 @@ impl Engines {
             }
             clear(&mut kernel.v4);
             clear(&mut kernel.v6);
-            kernel.datagrams.clear();
+            kernel.notes.clear();
             kernel.set_fragment_timeout(Duration::from_secs(2)).unwrap();
         }
         self.load(&setting.services, setting.datapath);

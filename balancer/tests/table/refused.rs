@@ -2,13 +2,13 @@
 
 use balancer_common::abi::{MAX_BACKENDS, ServiceStats};
 use balancer_common::hop::Hop;
-use balancer_common::verdict::Drop;
+use balancer_common::verdict::{Drop, Punt};
 
 use super::{
     BOX, BOX6, CLIENT, CLIENT6, DNS, DNS_AT, NAMES, ONE, ONE6, TWO, WEB, WEB_AT, WEB6, WEB6_AT,
 };
 use crate::support::frame::{tcp, udp};
-use crate::support::vector::{Vector, dropped, to_backend, to_client};
+use crate::support::vector::{Vector, dropped, punted, to_backend, to_client};
 use crate::support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC};
 
 const WEIGHT_ZERO: &str = r#"
@@ -162,6 +162,16 @@ fn no_way() -> Vec<Vector> {
             .counts(0, 1, [1, 40], [0, 0])
             .refused(0, exhausted(2))
             .leaves(2, 1),
+        Vector::new(
+            "all source ports are in use, and somebody looks for another",
+            ONE_BACKEND,
+        )
+        .source_ports("source_ports = \"4000-4000\"")
+        .slow_path()
+        .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
+        .client(tcp("S", SECOND, WEB_AT), punted(Punt::Ports))
+        .counts(0, 1, [1, 40], [0, 0])
+        .leaves(2, 1),
         Vector::new("a port that one backend has in use is free to another", WEB)
             .source_ports("source_ports = \"4000-4000\"")
             .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))

@@ -252,14 +252,13 @@ macro_rules! functions {
             l3: u32,
             quote: *const Quote<$family>,
             flow: *const Flow<$family>,
-            hop: *const Hop,
         ) -> u32 {
             let mut frame = Frame::new(&XdpContext::new(context));
             // SAFETY: as above.
-            let arguments = unsafe { (quote.as_ref(), flow.as_ref(), hop.as_ref()) };
+            let arguments = unsafe { (quote.as_ref(), flow.as_ref()) };
             Exit::encode(match arguments {
-                (Some(quote), Some(flow), Some(hop)) => {
-                    icmp::rewrite(&mut frame, l3 as usize & 63, quote, flow, hop)
+                (Some(quote), Some(flow)) => {
+                    icmp::rewrite(&mut frame, l3 as usize & 63, quote, flow)
                 }
                 _ => Err(Drop::NotReady.into()),
             })
@@ -286,9 +285,8 @@ macro_rules! functions {
                 l3: usize,
                 quote: &Quote<Self>,
                 flow: &Flow<Self>,
-                hop: &Hop,
             ) -> Result<(), Exit> {
-                let code = $rewrite_quote(context.cast(), l3 as u32, quote, flow, hop);
+                let code = $rewrite_quote(context.cast(), l3 as u32, quote, flow);
                 Exit::decode(unknown(code))
             }
 
@@ -394,7 +392,6 @@ pub trait Functions: Family {
         l3: usize,
         quote: &Quote<Self>,
         flow: &Flow<Self>,
-        hop: &Hop,
     ) -> Result<(), Exit>;
     /// [`open::plan`].
     fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit>;
@@ -771,9 +768,8 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         l3: usize,
         quote: &Quote<F>,
         flow: &Flow<F>,
-        hop: &Hop,
     ) -> Result<(), Exit> {
-        F::rewrite_quote(self.context, l3, quote, flow, hop)
+        F::rewrite_quote(self.context, l3, quote, flow)
     }
 
     #[inline(always)]

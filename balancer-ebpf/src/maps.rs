@@ -43,7 +43,9 @@ use crate::packet::{Frame, opaque};
 
 /// An array that the daemon maps into its memory.
 type Shared<T, const N: usize> = Array<T, N, { BPF_F_MMAPABLE as usize }>;
-type Cells = Array<Cell, 1, { BPF_F_INNER_MAP as usize }>;
+/// The cells of an image, as plain words: before Linux 6.2 an array whose values BTF knows as a structure cannot be
+/// replaced by one without BTF, as the daemon makes them (`timer_off` in the kernel's `bpf_map_meta_equal`).
+type Cells = Array<[u64; size_of::<Cell>() / 8], 1, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map]
 static FLOWS_V4: Shared<Flow<V4>, 1> = Shared::new(); // set by the loader
@@ -489,7 +491,10 @@ pub struct Generation(&'static Cells);
 impl Image for Generation {
     #[inline(always)]
     fn cell(&self, index: u32) -> Option<&Cell> {
-        self.0.get(index)
+        // SAFETY: a cell is just so many words, and nobody writes those of an image that packets see.
+        self.0
+            .get(index)
+            .map(|words| unsafe { &*ptr::from_ref(words).cast() })
     }
 }
 

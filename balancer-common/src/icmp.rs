@@ -185,7 +185,9 @@ pub fn rewrite<F: Family, P: Packet>(
         .ok_or(Drop::Truncated)?;
     let sum = checksum::update(u16_at(header, CHECKSUM), fold(delta));
     put(header, CHECKSUM, sum.to_ne_bytes());
-    quote.hop.write(packet.window_mut(0).ok_or(Drop::Truncated)?);
+    quote
+        .hop
+        .write(packet.window_mut(0).ok_or(Drop::Truncated)?);
     Ok(())
 }
 

@@ -28,12 +28,19 @@ const FRAMES: u32 = 10_000;
 
 /// The end-to-end tests that are run: each source NAT, both families and protocols; one link and several; what needs
 /// pinned links and maps to be taken over.
-const END_TO_END: [&str; 5] = [
+const END_TO_END: [&str; 12] = [
     "nat::backends_see_who_the_configuration_says",
     "schedule::nth_rotates_over_udp_on_one_link",
     "life::detach_takes_everything_away",
     "life::a_daemon_started_after_keep_takes_over",
+    "life::it_runs_in_generic_mode",
     "paths::the_first_packet_to_a_flushed_neighbour_is_not_lost",
+    "icmp::a_client_hears_that_nobody_listens",
+    "vlan::clients_and_backends_are_in_different_vlans",
+    "vlan::clients_are_behind_two_tags",
+    "vlan::one_tag_is_kept",
+    "vlan::two_tags_are_kept",
+    "loss::connections_survive_bad_links",
 ];
 
 /// The options.
@@ -152,7 +159,7 @@ fn fetch(
 
 /// What every guest runs.
 fn plan() -> Vec<Task> {
-    let lab = "env BALANCER_LAB=required RUST_TEST_THREADS=1";
+    let lab = "env BALANCER_LAB=required BALANCER_MODULES=required RUST_TEST_THREADS=1";
     let task = |name, tests, command| Task {
         name,
         tests,

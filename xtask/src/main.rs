@@ -40,7 +40,7 @@ enum Task {
     Test(TestArgs),
     /// Checks the formatting, the lints and the documentation
     Lint,
-    /// Runs lint, then test
+    /// Runs lint, then test, then the oldest and the newest of the other kernels
     Ci,
     /// Runs the flow table's code under a model checker
     Model(ModelArgs),
@@ -71,7 +71,8 @@ fn run(task: &Task) -> anyhow::Result<()> {
         Task::Lint => lint::lint(&workspace),
         Task::Ci => {
             lint::lint(&workspace)?;
-            test::test(&workspace, &TestArgs::default())
+            test::test(&workspace, &TestArgs::default())?;
+            kernels::kernels(&workspace, &KernelsArgs::of(&["6.1", "7.2"]))
         }
         Task::Model(args) => model::model(&workspace, args),
         Task::Kernels(args) => kernels::kernels(&workspace, args),

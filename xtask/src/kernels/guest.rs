@@ -29,7 +29,7 @@ const LIMIT: &str = "400";
 const ATTEMPTS: u32 = 2;
 
 /// The tools of this machine that a guest has.
-const TOOLS: [&str; 3] = ["ip", "tc", "setpriv"];
+const TOOLS: [&str; 4] = ["ip", "tc", "ethtool", "setpriv"];
 
 /// The modules that the tests want.
 const MODULES: [&str; 4] = ["veth", "bridge", "8021q", "sch_netem"];

@@ -46,11 +46,6 @@ pub const ALL: [Series; 4] = [
 ];
 
 impl Series {
-    /// The one of that name.
-    pub fn of(name: &str) -> Option<Self> {
-        ALL.into_iter().find(|series| series.name == name)
-    }
-
     /// Its packages among `names`: the newest kernel, with its modules where they are apart.
     fn packages(self, names: &[String]) -> Option<Vec<String>> {
         let newest = |kind: &str| {
@@ -209,6 +204,12 @@ impl Store {
 mod tests {
     use super::*;
 
+    fn series(name: &str) -> Series {
+        let mut all = ALL.into_iter();
+        all.find(|series| series.name == name)
+            .expect("it is one of them")
+    }
+
     #[test]
     fn the_newest_package_of_a_series_is_taken() {
         let names = [
@@ -225,7 +226,7 @@ mod tests {
             "linux-modules-7.2.12+deb13-cloud-amd64",
         ]
         .map(str::to_owned);
-        for (series, packages) in [
+        for (name, packages) in [
             ("6.1", vec!["linux-image-6.1.0-50-cloud-amd64"]),
             ("6.12", vec!["linux-image-6.12.107+deb13-cloud-amd64"]),
             (
@@ -236,11 +237,9 @@ mod tests {
                 ],
             ),
         ] {
-            let series = Series::of(series).expect("it is one of them");
-            let found = series.packages(&names).expect("it is there");
+            let found = series(name).packages(&names).expect("it is there");
             assert_eq!(found, packages);
         }
-        let missing = Series::of("6.18").expect("it is one of them");
-        assert_eq!(missing.packages(&names), None);
+        assert_eq!(series("6.18").packages(&names), None);
     }
 }

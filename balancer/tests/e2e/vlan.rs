@@ -126,10 +126,10 @@ fn talk(site: &Site, at_client: &str, at_backend: &str) {
     let connections = site.services().into_iter();
     let counts = connections.map(|service| service.backends[0].connections_total);
     assert_eq!(counts.collect::<Vec<_>>(), [3, 3]);
-    // At least four packets of each connection: a host would take them by any of its devices.
+    // At least two packets of each connection: either end would take them by any of its devices.
     for (before, after) in before.into_iter().zip(count()) {
         assert!(
-            after >= before + 24,
+            after >= before + 12,
             "{before} packets before, {after} after"
         );
     }

@@ -86,10 +86,8 @@ impl<W: Write> Archive<W> {
             size, 0, 0, 0, 0, // device, and that which a device file names
             name_size, 0, // checksum: none
         ];
-        let mut header = String::from("070701");
-        for field in fields {
-            header.push_str(&format!("{field:08X}"));
-        }
+        let fields = fields.map(|field| format!("{field:08X}"));
+        let header = format!("070701{}", fields.concat());
         self.out.write_all(header.as_bytes())?;
         self.out.write_all(name.as_bytes())?;
         self.out.write_all(&[0])?;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::BufWriter,
+    io::{BufWriter, Write as _},
     path::Path,
     process::Command,
 };
@@ -34,9 +34,14 @@ const TOOLS: [&str; 4] = ["ip", "tc", "ethtool", "setpriv"];
 /// The modules that the tests want.
 const MODULES: [&str; 4] = ["veth", "bridge", "8021q", "sch_netem"];
 
-/// Takes the daemon's place: root's process, but with the capabilities that the daemon says it needs, and no other.
-const WRAPPER: &str = "#!/bin/sh
-exec /usr/sbin/setpriv --inh-caps=-all --bounding-set=-all,+bpf,+net_admin,+perfmon -- /tests/balancerd \"$@\"
+/// Runs a command as root, but with the capabilities that the daemon says it needs, and no other.
+const CONFINED: &str = "#!/bin/sh
+exec /usr/sbin/setpriv --inh-caps=-all --bounding-set=-all,+bpf,+net_admin,+perfmon -- \"$@\"
+";
+
+/// Takes the daemon's place.
+const DAEMON_CONFINED: &str = "#!/bin/sh
+exec /usr/sbin/confined /tests/balancerd \"$@\"
 ";
 
 /// A step of the plan.
@@ -68,11 +73,11 @@ pub fn write(path: &Path, kernel: &Kernel, contents: &Contents<'_>) -> anyhow::R
     }
     archive.add("/init", include_bytes!("init.sh"))?;
     archive.copy("/bin/busybox", contents.busybox)?;
-    let mut plan = String::new();
+    let mut plan = Vec::new();
     for task in contents.plan {
-        plan.push_str(&format!("step '{}' {}\n", task.name, task.command));
+        writeln!(plan, "step '{}' {}", task.name, task.command)?;
     }
-    archive.add("/plan", plan.as_bytes())?;
+    archive.add("/plan", &plan)?;
     let mut order = String::new();
     for module in modules::closure(&kernel.modules, &MODULES)? {
         archive.add(&format!("/modules/{}.ko", module.name), &module.contents)?;
@@ -92,9 +97,10 @@ pub fn write(path: &Path, kernel: &Kernel, contents: &Contents<'_>) -> anyhow::R
         archive.copy(&format!("/tests/{name}"), path)?;
         libraries.extend(programs::libraries(path)?);
     }
+    archive.add("/usr/sbin/confined", CONFINED.as_bytes())?;
     // Where the end-to-end tests expect them: their paths are compiled in.
     let place = |name: &str| contents.programs[name].path.to_string_lossy().into_owned();
-    archive.add(&place(DAEMON), WRAPPER.as_bytes())?;
+    archive.add(&place(DAEMON), DAEMON_CONFINED.as_bytes())?;
     archive.add(&place(TOOL), b"#!/bin/sh\nexec /tests/balancerctl \"$@\"\n")?;
     for library in libraries {
         archive.copy(&library.to_string_lossy(), &library)?;
@@ -111,7 +117,8 @@ pub fn boot(
     dir: &Path,
 ) -> anyhow::Result<Report> {
     let (console, output) = (dir.join("console"), dir.join("output"));
-    for attempt in 1.. {
+    let mut attempt = 1;
+    loop {
         step.say(&format!("booting {}", kernel.release));
         for file in [&console, &output] {
             fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
@@ -125,8 +132,8 @@ pub fn boot(
             }
             return Ok(report);
         }
+        attempt += 1;
     }
-    unreachable!("an attempt is the last")
 }
 
 /// A processor in software: no KVM is asked for. Without `-cx16` some versions of qemu crash some kernels.

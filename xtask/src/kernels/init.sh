@@ -25,10 +25,6 @@ step() {
     "$@"
     echo "STATUS $? $name"
 }
-# With the daemon's capabilities alone.
-confined() {
-    /usr/sbin/setpriv --inh-caps=-all --bounding-set=-all,+bpf,+net_admin,+perfmon -- "$@"
-}
 # The kernel has nothing to complain about.
 quiet() {
     ! dmesg | grep -E -A 20 'WARNING: |BUG: |Oops'

@@ -29,19 +29,19 @@ pub struct Series {
 pub const ALL: [Series; 4] = [
     Series {
         name: "6.1",
-        budget: [("table", 100_000), ("hash", 100_000)],
+        budget: [("table", 104_000), ("hash", 97_000)],
     },
     Series {
         name: "6.12",
-        budget: [("table", 100_000), ("hash", 100_000)],
+        budget: [("table", 79_000), ("hash", 80_000)],
     },
     Series {
         name: "6.18",
-        budget: [("table", 100_000), ("hash", 100_000)],
+        budget: [("table", 98_000), ("hash", 85_000)],
     },
     Series {
         name: "7.2",
-        budget: [("table", 100_000), ("hash", 100_000)],
+        budget: [("table", 91_000), ("hash", 90_000)],
     },
 ];
 

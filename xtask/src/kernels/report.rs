@@ -78,7 +78,7 @@ impl Report {
                     complaints.push(format!("{name} failed (exit status {})", step.status));
                 }
                 Some(step) if step.passed < *tests => {
-                    complaints.push(format!("{name} passed {} tests, not {tests}", step.passed))
+                    complaints.push(format!("{name} passed {} tests, not {tests}", step.passed));
                 }
                 Some(_) => {}
             }

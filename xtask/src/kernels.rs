@@ -89,7 +89,10 @@ pub fn kernels(workspace: &Workspace, args: &KernelsArgs) -> anyhow::Result<()> 
         Ok(fetched) => fetched,
         Err(error) if args.require => return Err(error.context("guests cannot be had")),
         Err(error) => {
-            eprintln!("left out: other kernels ({error:#})");
+            // The first line names what failed; a program's whole report may follow.
+            let error = format!("{error:#}");
+            let why = error.lines().next().unwrap_or_default();
+            eprintln!("left out: other kernels ({why})");
             return Ok(());
         }
     };

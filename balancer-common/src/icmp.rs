@@ -42,6 +42,8 @@ pub struct Quote<F: Family> {
     transport: u32,
     /// Where the packet ends.
     end: u32,
+    /// Where it goes. Here, not on the stack: what forwards an error stands in the middle of the longest chain of calls.
+    hop: Hop,
 }
 
 impl<F: Family> Quote<F> {
@@ -56,6 +58,7 @@ impl<F: Family> Quote<F> {
         network: 0,
         transport: 0,
         end: 0,
+        hop: Hop::from_words(0, 0, 0),
     };
 }
 
@@ -84,13 +87,13 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Way, Exit> {
     tables.read_quote(packet, l3, quote)?;
     let flow = find(tables, &quote.tuple).ok_or(Pass::OtherProtocol)?;
-    let hop = next_hop(tables, interface, flow);
-    if !hop.is_known() {
+    quote.hop = next_hop(tables, interface, flow);
+    if !quote.hop.is_known() {
         return Err(Drop::NoNextHop.into());
     }
     // Not counted with the flow's own: they may come on any CPU.
-    tables.rewrite_quote(packet, l3, quote, flow, &hop)?;
-    Ok(Way::by(&hop, interface))
+    tables.rewrite_quote(packet, l3, quote, flow)?;
+    Ok(Way::by(&quote.hop, interface))
 }
 
 /// Reads an error and what it quotes.
@@ -141,7 +144,6 @@ pub fn rewrite<F: Family, P: Packet>(
     l3: usize,
     quote: &Quote<F>,
     flow: &Flow<F>,
-    hop: &Hop,
 ) -> Result<(), Exit> {
     // The frame's first bytes before its others: the compiler knows that these are there if those are, the prover does not.
     let _: &[u8; ETHERNET] = packet.window(0).ok_or(Drop::Truncated)?;
@@ -183,7 +185,9 @@ pub fn rewrite<F: Family, P: Packet>(
         .ok_or(Drop::Truncated)?;
     let sum = checksum::update(u16_at(header, CHECKSUM), fold(delta));
     put(header, CHECKSUM, sum.to_ne_bytes());
-    hop.write(packet.window_mut(0).ok_or(Drop::Truncated)?);
+    quote
+        .hop
+        .write(packet.window_mut(0).ok_or(Drop::Truncated)?);
     Ok(())
 }
 

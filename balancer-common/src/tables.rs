@@ -178,9 +178,8 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
         l3: usize,
         quote: &Quote<F>,
         flow: &Flow<F>,
-        hop: &Hop,
     ) -> Result<(), Exit> {
-        icmp::rewrite(packet, l3, quote, flow, hop)
+        icmp::rewrite(packet, l3, quote, flow)
     }
 
     /// Counts a connection that a service refused.

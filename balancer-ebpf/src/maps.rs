@@ -46,7 +46,9 @@ use crate::slow;
 
 /// An array that the daemon maps into its memory.
 type Shared<T, const N: usize> = Array<T, N, { BPF_F_MMAPABLE as usize }>;
-type Cells = Array<Cell, 1, { BPF_F_INNER_MAP as usize }>;
+/// The cells of an image, as plain words: before Linux 6.2 an array whose values BTF knows as a structure cannot be
+/// replaced by one without BTF, as the daemon makes them (`timer_off` in the kernel's `bpf_map_meta_equal`).
+type Cells = Array<[u64; size_of::<Cell>() / 8], 1, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map]
 static FLOWS_V4: Shared<Flow<V4>, 1> = Shared::new(); // set by the loader
@@ -284,14 +286,13 @@ macro_rules! functions {
             l3: u32,
             quote: *const Quote<$family>,
             flow: *const Flow<$family>,
-            hop: *const Hop,
         ) -> u32 {
             let mut frame = Frame::new(&XdpContext::new(context));
             // SAFETY: as above.
-            let arguments = unsafe { (quote.as_ref(), flow.as_ref(), hop.as_ref()) };
+            let arguments = unsafe { (quote.as_ref(), flow.as_ref()) };
             Exit::encode(match arguments {
-                (Some(quote), Some(flow), Some(hop)) => {
-                    icmp::rewrite(&mut frame, l3 as usize & 63, quote, flow, hop)
+                (Some(quote), Some(flow)) => {
+                    icmp::rewrite(&mut frame, l3 as usize & 63, quote, flow)
                 }
                 _ => Err(Drop::NotReady.into()),
             })
@@ -318,9 +319,8 @@ macro_rules! functions {
                 l3: usize,
                 quote: &Quote<Self>,
                 flow: &Flow<Self>,
-                hop: &Hop,
             ) -> Result<(), Exit> {
-                let code = $rewrite_quote(context.cast(), l3 as u32, quote, flow, hop);
+                let code = $rewrite_quote(context.cast(), l3 as u32, quote, flow);
                 Exit::decode(unknown(code))
             }
 
@@ -434,7 +434,6 @@ pub trait Functions: Family {
         l3: usize,
         quote: &Quote<Self>,
         flow: &Flow<Self>,
-        hop: &Hop,
     ) -> Result<(), Exit>;
     /// [`open::plan`].
     fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit>;
@@ -554,7 +553,10 @@ pub struct Generation(&'static Cells);
 impl Image for Generation {
     #[inline(always)]
     fn cell(&self, index: u32) -> Option<&Cell> {
-        self.0.get(index)
+        // SAFETY: a cell is just so many words, and nobody writes those of an image that packets see.
+        self.0
+            .get(index)
+            .map(|words| unsafe { &*ptr::from_ref(words).cast() })
     }
 }
 
@@ -900,9 +902,8 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         l3: usize,
         quote: &Quote<F>,
         flow: &Flow<F>,
-        hop: &Hop,
     ) -> Result<(), Exit> {
-        F::rewrite_quote(self.context, l3, quote, flow, hop)
+        F::rewrite_quote(self.context, l3, quote, flow)
     }
 
     #[inline(always)]

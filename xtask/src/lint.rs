@@ -11,8 +11,8 @@ use crate::{
     workspace::{Workspace, is_installed},
 };
 
-/// The shell scripts.
-const SCRIPTS: &str = "benches/pktgen";
+/// The folders of shell scripts.
+const SCRIPTS: [&str; 2] = ["benches/pktgen", "xtask/src/kernels"];
 
 /// Runs every check that needs no test.
 pub fn lint(workspace: &Workspace) -> anyhow::Result<()> {
@@ -69,23 +69,27 @@ pub fn lint(workspace: &Workspace) -> anyhow::Result<()> {
 /// Has shellcheck read every shell script, where there is one.
 fn scripts(workspace: &Workspace) -> anyhow::Result<()> {
     if !is_installed("shellcheck") {
-        eprintln!("left out: lints of {SCRIPTS}, since there is no shellcheck");
+        let folders = SCRIPTS.join(" and ");
+        eprintln!("left out: lints of {folders}, since there is no shellcheck");
         return Ok(());
     }
-    let folder = workspace.root.join(SCRIPTS);
-    let mut files = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "sh") {
-            files.push(path);
+    for folder in SCRIPTS {
+        let path = workspace.root.join(folder);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&path).with_context(|| path.display().to_string())? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "sh") {
+                files.push(file);
+            }
         }
+        files.sort();
+        timed(
+            &format!("lints of the scripts in {folder}"),
+            Command::new("shellcheck")
+                .arg("--external-sources")
+                .args(files)
+                .current_dir(path),
+        )?;
     }
-    files.sort();
-    timed(
-        "lints of the scripts",
-        Command::new("shellcheck")
-            .arg("--external-sources")
-            .args(files)
-            .current_dir(folder),
-    )
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! The project's own tasks, called as `cargo xtask`.
 
+mod apt;
 mod bench;
 mod demo;
+mod kernels;
 mod lint;
 mod model;
 mod progress;
@@ -15,7 +17,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::BenchArgs, demo::DemoArgs, model::ModelArgs, test::TestArgs, workspace::Workspace,
+    bench::BenchArgs, demo::DemoArgs, kernels::KernelsArgs, model::ModelArgs, test::TestArgs,
+    workspace::Workspace,
 };
 
 /// The project's own tasks.
@@ -37,10 +40,12 @@ enum Task {
     Test(TestArgs),
     /// Checks the formatting, the lints and the documentation
     Lint,
-    /// Runs lint, then test
+    /// Runs lint, then test, then the oldest and the newest of the other kernels
     Ci,
     /// Runs the flow table's code under a model checker
     Model(ModelArgs),
+    /// Runs tests on other kernels, which qemu boots: Debian's, fetched into target/kernels
+    Kernels(KernelsArgs),
     /// Measures the load balancer end to end, beside iptables, nft and plain routing
     Bench(BenchArgs),
     /// Shows the load balancer at work, in network namespaces of its own
@@ -66,9 +71,11 @@ fn run(task: &Task) -> anyhow::Result<()> {
         Task::Lint => lint::lint(&workspace),
         Task::Ci => {
             lint::lint(&workspace)?;
-            test::test(&workspace, &TestArgs::default())
+            test::test(&workspace, &TestArgs::default())?;
+            kernels::kernels(&workspace, &KernelsArgs::of(&["6.1", "7.2"]))
         }
         Task::Model(args) => model::model(&workspace, args),
+        Task::Kernels(args) => kernels::kernels(&workspace, args),
         Task::Bench(args) => bench::bench(&workspace, args),
         Task::Demo(args) => demo::demo(&workspace, args),
     }

@@ -71,6 +71,11 @@ impl Step {
         self.end("--", outcome);
     }
 
+    /// Ends the step badly; others follow.
+    pub fn failed(self, outcome: &str) {
+        self.end("!!", outcome);
+    }
+
     fn end(self, mark: &str, outcome: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: gets what is missing, and is done at once where nothing is.
 
 mod linker;
-mod packages;
+pub mod packages;
 mod rust_src;
 
 use std::{fs, path::Path};
@@ -20,13 +20,13 @@ pub fn setup(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 /// An empty directory for a half-finished installation; renamed into its place, it counts.
-fn fresh_dir(dir: &Path) -> anyhow::Result<()> {
+pub fn fresh_dir(dir: &Path) -> anyhow::Result<()> {
     remove_dir(dir)?;
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))
 }
 
 /// Removes a directory, if it is there.
-fn remove_dir(dir: &Path) -> anyhow::Result<()> {
+pub fn remove_dir(dir: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", dir.display()))

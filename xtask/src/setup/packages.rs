@@ -36,9 +36,16 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs the missing ones where that is possible, else tells what is left out. Only the lab needs them.
 pub fn ensure() -> anyhow::Result<()> {
-    let mut step = Step::start("programs of the lab");
-    let missing: Vec<_> = PROGRAMS
-        .into_iter()
+    let who = "the demo, the end-to-end tests and the benches";
+    ensure_these("programs of the lab", &PROGRAMS, who)
+}
+
+/// Installs those of `programs`, each with its package, that are missing, or tells what `who` lacks.
+pub fn ensure_these(what: &str, programs: &[(&str, &str)], who: &str) -> anyhow::Result<()> {
+    let mut step = Step::start(what);
+    let missing: Vec<_> = programs
+        .iter()
+        .copied()
         .filter(|(program, _)| !is_installed(program))
         .collect();
     let (programs, packages): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
@@ -62,9 +69,7 @@ pub fn ensure() -> anyhow::Result<()> {
         (false, _) => "no apt here; install them by hand".to_owned(),
     };
     let programs = programs.join(", ");
-    step.left_out(&format!(
-        "the demo, the end-to-end tests and the benches lack {programs} ({why})"
-    ));
+    step.left_out(&format!("{who} lack {programs} ({why})"));
     Ok(())
 }
 

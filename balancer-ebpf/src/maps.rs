@@ -566,19 +566,25 @@ pub struct Maps {
     pub context: *mut c_void,
 }
 
-/// The key of an entry of the index, where the stack has no room for it.
+/// A tuple as a key, where the stack has no room for it: what a global function was given is none for Linux 6.1.
 #[inline(always)]
-fn key<F: FamilyMaps>(tuple: &Tuple<F>, slot: u64) -> Option<&'static Tuple<F>> {
+fn kept<F: FamilyMaps>(tuple: &Tuple<F>) -> Option<&'static Tuple<F>> {
     let scratch = F::scratch()?;
     // SAFETY: this CPU's own value; the key is used at once, and nothing else writes it meanwhile.
     unsafe {
         let key = &raw mut (*scratch).key;
-        key.write(Tuple {
-            addresses: tuple.addresses,
-            ports: index::key_ports(tuple.ports, slot),
-        });
+        key.write(*tuple);
         Some(&*key)
     }
+}
+
+/// The key of an entry of the index likewise.
+#[inline(always)]
+fn key<F: FamilyMaps>(tuple: &Tuple<F>, slot: u64) -> Option<&'static Tuple<F>> {
+    kept(&Tuple {
+        addresses: tuple.addresses,
+        ports: index::key_ports(tuple.ports, slot),
+    })
 }
 
 impl<F: FamilyMaps> Index<F> for Maps {
@@ -787,13 +793,13 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
     fn search(&self, tuple: &Tuple<F>) -> Option<Search<F>> {
         // SAFETY: as of datagrams: what it says then is another port, which is looked at like any.
-        unsafe { F::searches().get(tuple).copied() }
+        unsafe { F::searches().get(kept(tuple)?).copied() }
     }
 
     #[inline(always)]
     fn note_search(&self, tuple: &Tuple<F>, search: &Search<F>) {
         // Without memory for it the connection is refused.
-        let _ = F::searches().insert(tuple, search, 0);
+        let _ = kept(tuple).map(|key| F::searches().insert(key, search, 0));
     }
 
     #[inline(always)]

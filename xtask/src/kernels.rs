@@ -172,11 +172,11 @@ fn plan() -> Vec<Task> {
         command,
     };
     vec![
-        // CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF: bits 12, 38 and 39.
+        // CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON and CAP_BPF: bits 12, 13, 38 and 39.
         task(
             "capabilities",
             0,
-            "confined grep CapEff:.000000c000001000 /proc/self/status".to_owned(),
+            "confined grep CapEff:.000000c000003000 /proc/self/status".to_owned(),
         ),
         // The budget is this task's business: it differs between kernels.
         task(

@@ -26,12 +26,22 @@ pub enum Unfit {
     },
 }
 
-/// What the daemon needs: to load programs, to attach them, and for helpers that hand out kernel pointers.
-const NEEDED: [Capability; 3] = [
+/// What the daemon needs: to load programs, to attach them, for `AF_XDP` sockets, and for helpers that hand out kernel
+/// pointers.
+const NEEDED: [Capability; 4] = [
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
     Capability::CAP_PERFMON,
 ];
+
+/// Whether `CAP_SYS_ADMIN` does not stand for it.
+fn is_of_network(capability: Capability) -> bool {
+    matches!(
+        capability,
+        Capability::CAP_NET_ADMIN | Capability::CAP_NET_RAW
+    )
+}
 
 fn names(capabilities: &[Capability]) -> String {
     let names: Vec<String> = capabilities.iter().map(ToString::to_string).collect();
@@ -53,8 +63,7 @@ pub fn check() -> Result<(), Unfit> {
     let missing: Vec<Capability> = NEEDED
         .into_iter()
         .filter(|&capability| {
-            !has(capability)
-                && (capability == Capability::CAP_NET_ADMIN || !has(Capability::CAP_SYS_ADMIN))
+            !has(capability) && (is_of_network(capability) || !has(Capability::CAP_SYS_ADMIN))
         })
         .collect();
     if missing.is_empty() {

@@ -1,12 +1,20 @@
 //! Giving frames to the program as if they had just been received.
 
-use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
-use aya_obj::programs::XdpAttachType;
+#![expect(
+    unsafe_code,
+    reason = "aya runs only programs that it has loaded itself or found by their id, and to look for an id takes CAP_SYS_ADMIN"
+)]
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use aya::programs::{ProgramError, Xdp};
+use aya_obj::generated::{BPF_F_TEST_XDP_LIVE_FRAMES, bpf_attr, bpf_cmd};
 
 /// The program, for whoever has frames for it.
 #[derive(Debug)]
 pub struct Injector {
-    program: Xdp,
+    program: OwnedFd,
 }
 
 impl Injector {
@@ -15,9 +23,10 @@ impl Injector {
     /// # Errors
     /// It is not loaded, or there are too many descriptors.
     pub(super) fn of(program: &Xdp) -> Result<Self, ProgramError> {
-        let kind = XdpAttachType::Interface;
-        let program = Xdp::from_program_info(program.info()?, super::PROGRAM.into(), kind)?;
-        Ok(Self { program })
+        let program = program.fd()?.as_fd().try_clone_to_owned();
+        Ok(Self {
+            program: program.map_err(ProgramError::IOError)?,
+        })
     }
 
     /// Runs the program on a frame that came in by a queue of an interface. What the program decides is done: the frame is
@@ -25,15 +34,28 @@ impl Injector {
     ///
     /// # Errors
     /// The interface is gone, or the frame is too long: the kernel takes one page, its own room included.
-    pub fn inject(&self, interface: u32, queue: u32, frame: &[u8]) -> Result<(), ProgramError> {
+    pub fn inject(&self, interface: u32, queue: u32, frame: &[u8]) -> io::Result<()> {
+        let length = frame.len() as u32;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [0, frame.len() as u32, 0, interface, queue, 0].map(u32::to_ne_bytes);
-        self.program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            ctx_in: Some(context.as_flattened()),
-            attrs: TestRunAttrs::new().xdp_live_frames(1),
-            ..TestRunOptions::default()
-        })?;
+        let context = [0, length, 0, interface, queue, 0_u32];
+        // SAFETY: it is made of integers, so zeros are one.
+        let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: a member of a union of integers that are all zero.
+        let test = unsafe { &mut attributes.test };
+        test.prog_fd = self.program.as_raw_fd().cast_unsigned();
+        test.data_in = frame.as_ptr().addr() as u64;
+        test.data_size_in = length;
+        test.ctx_in = context.as_ptr().addr() as u64;
+        test.ctx_size_in = size_of_val(&context) as u32;
+        test.repeat = 1;
+        test.flags = BPF_F_TEST_XDP_LIVE_FRAMES;
+        test.batch_size = 1;
+        let (command, size) = (bpf_cmd::BPF_PROG_TEST_RUN, size_of::<bpf_attr>());
+        // SAFETY: frame and context are where the attributes say, as long as the call takes.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
         Ok(())
     }
 }

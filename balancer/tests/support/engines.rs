@@ -21,7 +21,7 @@ use balancer_common::table::flow::Flow;
 use balancer_common::table::retire::{free, kill};
 use balancer_common::table::{Lines as _, Totals, find};
 use balancer_common::tuple::Tuple;
-use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
+use balancer_common::verdict::{Drop, Exit, Pass, Punt, Verdict};
 
 use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, OTHER_SIDE};
 
@@ -343,16 +343,18 @@ impl Engines {
         };
         self.stats.verdicts[counter] += 1;
         assert_eq!(stats, self.stats, "{about}: verdicts");
+        let exit = Exit::of_counter(counter as u32);
+        let handed_over = exit.is_punt() || exit.is_told() && self.memory.has_slow_path;
         let action = match counter {
             0 => 3,
             1 => 4,
             pass if pass < 2 + Pass::ALL.len() => 2,
-            drop if drop < 2 + Pass::ALL.len() + Drop::ALL.len() => 1,
-            _ => 4,
+            _ if handed_over => 4,
+            _ => 1,
         };
         assert_eq!(result.return_value, action, "{about}: {}", name(counter));
-        if counter >= 2 + Pass::ALL.len() + Drop::ALL.len() {
-            // It goes to the slow path, with a note before it.
+        if handed_over {
+            // With a note before it.
             let note: Vec<u8> = frame.drain(..size_of::<Note>()).collect();
             assert_eq!(
                 note[..4],

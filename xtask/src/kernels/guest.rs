@@ -36,7 +36,7 @@ const MODULES: [&str; 4] = ["veth", "bridge", "8021q", "sch_netem"];
 
 /// Runs a command as root, but with the capabilities that the daemon says it needs, and no other.
 const CONFINED: &str = "#!/bin/sh
-exec /usr/sbin/setpriv --inh-caps=-all --bounding-set=-all,+bpf,+net_admin,+perfmon -- \"$@\"
+exec /usr/sbin/setpriv --inh-caps=-all --bounding-set=-all,+bpf,+net_admin,+net_raw,+perfmon -- \"$@\"
 ";
 
 /// Takes the daemon's place.

@@ -6,6 +6,7 @@ use crate::image::{self, Service, SourceNat};
 use crate::table;
 use crate::table::enter::{Connection, Refused, SourcePorts};
 use crate::table::flow::HopId;
+use crate::table::segment::Segment;
 use crate::table::state::is_opening;
 use crate::tables::Tables;
 use crate::tuple::{PortsProtocol, Tuple};
@@ -19,8 +20,8 @@ pub struct Opening {
     pub back: Hop,
     /// The kinds of listeners that its port may have: see [`crate::ports`].
     pub kinds: u32,
-    /// TCP's control bits; 0 for UDP.
-    pub flags: u8,
+    /// It as a segment.
+    pub segment: Segment,
     /// Whether it was VLAN-tagged.
     pub tagged: bool,
     /// Whether its TTL ends here.
@@ -68,7 +69,7 @@ pub fn plan<F: Family, T: Tables<F>>(
     let interface = opening.back.interface();
     let service =
         image::find(&image, &connection.tuple, interface, opening.kinds).ok_or(Pass::NoService)?;
-    if !is_opening(connection.tuple.ports.protocol(), opening.flags) {
+    if !is_opening(connection.tuple.ports.protocol(), opening.segment.flags()) {
         return Err(Drop::NoConnection.into());
     }
     // It will not be sent on, so it must not take a turn, a port and room: a traceroute to a service would.
@@ -137,6 +138,7 @@ fn plan_for<F: Family, T: Tables<F>>(
         // Of none: the kernel is asked for the way to the client when the backend answers.
         generation: tables.hop_generation().wrapping_sub(1),
     };
+    connection.segment = opening.segment;
     connection.now = tables.now();
     Ok(())
 }

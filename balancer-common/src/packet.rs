@@ -41,6 +41,24 @@ pub trait Packet {
         parse::option(self, offset)
     }
 
+    /// [`parse::window_scale`] likewise.
+    #[inline(always)]
+    fn window_scale(&self, start: usize, end: usize) -> u32
+    where
+        Self: Sized,
+    {
+        parse::window_scale(self, start, end)
+    }
+
+    /// [`parse::segment`] likewise.
+    #[inline(always)]
+    fn segment(&self, start: usize, end: usize) -> u64
+    where
+        Self: Sized,
+    {
+        parse::segment(self, start, end)
+    }
+
     /// [`parse::extensions`] likewise.
     #[inline(always)]
     fn extensions(&self, start: usize, next: u8, payload: u16) -> u64

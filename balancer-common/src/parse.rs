@@ -7,6 +7,7 @@ use crate::checksum::{fold, is_whole};
 use crate::family::{Family, V4, V6};
 use crate::fragment::{Fragment, Key};
 use crate::packet::Packet;
+use crate::table::segment::{Scale, Segment};
 use crate::tuple::{PortsProtocol, Tuple};
 use crate::verdict::{Drop, Exit, Pass};
 use crate::wire::{self, ETHERNET, ethertype, ipv4, ipv6, protocol, tcp, u16_at, u32_at};
@@ -49,11 +50,21 @@ pub struct Headers<F: Family> {
     pub l4: usize,
     /// The packet's length from the network header on, in bytes: what counters count.
     pub length: u16,
-    /// TCP's control bits; 0 for UDP.
-    pub flags: u8,
 }
 
 impl<F: Family> Headers<F> {
+    /// Whether it is one of TCP.
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        self.tuple.ports.protocol() == protocol::TCP
+    }
+
+    /// Where the packet ends.
+    #[inline(always)]
+    pub fn end(&self) -> usize {
+        self.l3 + usize::from(self.length)
+    }
+
     /// Whether the frame carries VLAN tags.
     #[inline(always)]
     #[must_use]
@@ -451,9 +462,9 @@ pub fn extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u1
 #[inline(always)]
 pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Headers<F>, Exit> {
     let l3 = F::parse(packet, offset)?;
-    let (ports, flags) = match l3.protocol {
+    let ports = match l3.protocol {
         protocol::TCP => tcp(packet, l3.l4, l3.payload)?,
-        protocol::UDP => (udp(packet, l3.l4, l3.payload)?, 0),
+        protocol::UDP => udp(packet, l3.l4, l3.payload)?,
         _ => return Err(Pass::OtherProtocol.into()),
     };
     if ports as u16 == 0 || ports >> 16 == 0 {
@@ -468,7 +479,6 @@ pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Header
         l3: offset,
         l4: l3.l4,
         length: l3.length,
-        flags,
     })
 }
 
@@ -500,18 +510,15 @@ pub(crate) fn first_fragment<F: Family, P: Packet>(
     // Bounded as the prover wants to see it: no frame is longer.
     let l4 = (fragment.data & 0x7fff) + usize::from(skipped);
     let payload = fragment.length.saturating_sub(skipped);
-    let (ports, flags) = match protocol {
-        protocol::TCP => {
-            let (ports, flags) = tcp(packet, l4, payload).map_err(|_| Drop::TinyFragment)?;
-            (ports, flags)
-        }
+    let ports = match protocol {
+        protocol::TCP => tcp(packet, l4, payload).map_err(|_| Drop::TinyFragment)?,
         protocol::UDP if usize::from(payload) < wire::udp::LENGTH => {
             return Err(Drop::TinyFragment.into());
         }
         // Its length is that of the whole.
         protocol::UDP => {
             let header: &[u8; wire::udp::LENGTH] = packet.window(l4).ok_or(Drop::Truncated)?;
-            (u32_at(header, 0), 0)
+            u32_at(header, 0)
         }
         _ => return Err(Pass::OtherProtocol.into()),
     };
@@ -526,21 +533,87 @@ pub(crate) fn first_fragment<F: Family, P: Packet>(
         l3,
         l4,
         length: fragment.total,
-        flags,
     })
 }
 
 #[inline(always)]
-fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<(u32, u8), Exit> {
+fn tcp<P: Packet>(packet: &P, offset: usize, payload: u16) -> Result<u32, Exit> {
     if usize::from(payload) < tcp::LENGTH {
         return Err(Drop::BadTcpHeader.into());
     }
     let header: &[u8; tcp::LENGTH] = packet.window(offset).ok_or(Drop::Truncated)?;
-    let data_offset = u16::from(header[12] >> 4) << 2;
-    if usize::from(data_offset) < tcp::LENGTH || data_offset > payload {
+    let length = tcp::header_length(header);
+    if usize::from(length) < tcp::LENGTH || length > payload {
         return Err(Drop::BadTcpHeader.into());
     }
-    Ok((u32_at(header, 0), header[13]))
+    Ok(u32_at(header, 0))
+}
+
+/// A packet of this protocol as a segment, from `start` to `end`.
+#[inline(always)]
+pub fn segment_of<P: Packet>(packet: &P, protocol: u8, start: usize, end: usize) -> Segment {
+    match packet.window::<{ tcp::LENGTH }>(start) {
+        Some(header) if protocol == protocol::TCP => {
+            Segment::from_word(packet.segment(start, end), tcp::acknowledgement(header))
+        }
+        _ => Segment::DATAGRAM,
+    }
+}
+
+/// What else a TCP header says of its connection, which few packets are asked for: the segment from `start` to `end`, as
+/// [one word](Segment::to_word).
+#[inline(always)]
+pub fn segment<P: Packet>(packet: &P, start: usize, end: usize) -> u64 {
+    // It was there when the headers were read.
+    let Some(header) = packet.window::<{ tcp::LENGTH }>(start) else {
+        return Segment::DATAGRAM.to_word();
+    };
+    let flags = tcp::flags(header);
+    let data = start + usize::from(tcp::header_length(header));
+    let scale = if flags & tcp::flags::SYN == 0 {
+        Scale::NONE
+    } else {
+        Scale(packet.window_scale(start + tcp::LENGTH, data) as u8 & 15)
+    };
+    Segment::new(flags, tcp::sequence(header), 0)
+        .carrying(end.wrapping_sub(data) as u16)
+        .offering(scale)
+        .to_word()
+}
+
+/// The [`Scale`] among the TCP options from `start` to `end`, at most 40 bytes; the largest, when they cannot be read.
+#[inline(always)]
+pub fn window_scale<P: Packet>(packet: &P, start: usize, end: usize) -> u32 {
+    const UNKNOWN: u32 = Scale::MOST.0 as u32;
+    let length = packet.forget(end.wrapping_sub(start));
+    let mut walked = 0;
+    for _ in 0..40 {
+        walked = packet.forget(walked);
+        if walked >= length {
+            break;
+        }
+        let at = start + walked;
+        // With the byte before it, as in `option`.
+        match packet.window::<2>(at - 1) {
+            Some([_, tcp::option::WINDOW_SCALE]) => {
+                return match packet.window::<3>(at) {
+                    Some([_, 3, shift]) if walked + 3 <= length => u32::from(*shift).min(UNKNOWN),
+                    _ => UNKNOWN,
+                };
+            }
+            Some(_) => {}
+            None => return UNKNOWN,
+        }
+        // The two kinds without a length are those of IPv4.
+        match packet.option(at) {
+            OPTION_END => break,
+            option => walked += option as usize,
+        }
+        if walked > length {
+            return UNKNOWN;
+        }
+    }
+    Scale::NONE.0.into()
 }
 
 #[inline(always)]

@@ -15,11 +15,12 @@ use crate::open::Opening;
 use crate::packet::Packet;
 use crate::parse::{self, Headers};
 use crate::table::find;
-use crate::table::flow::{Flow, HopId};
+use crate::table::flow::{Flow, HopId, Meta};
+use crate::table::state;
 use crate::table::touch::{Touched, is_settled};
 use crate::tables::Tables;
 use crate::verdict::{Drop, Exit, Pass, Punt, Verdict, Way};
-use crate::wire::ethertype;
+use crate::wire::{ethertype, tcp};
 
 /// Decides what `packet`, which came in by the interface with index `interface`, gets, and rewrites it if it is
 /// to be sent on.
@@ -81,7 +82,7 @@ pub(crate) fn forward_known<F: Family, P: Packet, T: Tables<F>>(
     headers: &Headers<F>,
 ) -> Result<Way, Exit> {
     let flow = match find(tables, &headers.tuple) {
-        Some(flow) if goes_on(tables, flow, headers.flags) => flow,
+        Some(flow) if goes_on(packet, tables, flow, headers) => flow,
         _ => open(packet, tables, interface, headers)?,
     };
     let hop = next_hop(tables, interface, flow);
@@ -115,11 +116,37 @@ pub(crate) fn too_big<F: Family, P: Packet, T: Tables<F>>(
     }
 }
 
-/// Advances a flow by a packet with these TCP control bits (0: UDP), and says whether the connection goes on.
+/// Advances a flow by a packet, and says whether the connection goes on.
 #[inline(always)]
-fn goes_on<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F>, flags: u8) -> bool {
+fn goes_on<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    flow: &Flow<F>,
+    headers: &Headers<F>,
+) -> bool {
     let now = tables.now();
-    is_settled(flow.meta(), flags, now) || tables.touch(flow, flags, now) == Touched::Alive
+    let meta = flow.meta();
+    if is_settled(meta, now) && (!headers.is_tcp() || changes_nothing(packet, flow, meta, headers))
+    {
+        return true;
+    }
+    tables.touch(packet, flow, headers.l4, headers.end(), now) == Touched::Alive
+}
+
+/// Whether a segment of an established connection is one of those that nothing comes of, but that what it acknowledges is
+/// noted.
+#[inline(always)]
+fn changes_nothing<F: Family, P: Packet>(
+    packet: &P,
+    flow: &Flow<F>,
+    meta: Meta,
+    headers: &Headers<F>,
+) -> bool {
+    // Read anew: kept from when it was parsed, it would take room that the stack has not.
+    let Some(header) = packet.window::<{ tcp::LENGTH }>(headers.l4) else {
+        return false;
+    };
+    state::is_settled(tcp::flags(header)) && flow.acknowledge(meta, tcp::acknowledgement(header))
 }
 
 /// No flow knows the packet: opens a connection if it is for a service.
@@ -137,7 +164,10 @@ fn open<'a, F: Family, P: Packet, T: Tables<F>>(
     let opening = Opening {
         kinds,
         back: Hop::back(interface, packet.window(0).ok_or(Drop::Truncated)?),
-        flags: headers.flags,
+        segment: {
+            let protocol = headers.tuple.ports.protocol();
+            parse::segment_of(packet, protocol, headers.l4, headers.end())
+        },
         tagged: headers.is_tagged(),
         expired: F::ttl(packet, headers.l3).ok_or(Drop::Truncated)? <= 1,
     };

@@ -8,6 +8,7 @@ use crate::icmp::{self, Quote};
 use crate::image::Image;
 use crate::open::{self, Opening};
 use crate::packet::Packet;
+use crate::parse;
 use crate::pipeline;
 use crate::ports::Ports;
 use crate::search::{self, Search};
@@ -111,10 +112,18 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
         search::ask(self, connection)
     }
 
-    /// [`touch`].
+    /// [`touch`] by a packet whose transport header begins at `start`, and which ends at `end`.
     #[inline(always)]
-    fn touch(&self, flow: &Flow<F>, flags: u8, now: Tick) -> Touched {
-        touch(self, flow, flags, now)
+    fn touch<P: Packet>(
+        &self,
+        packet: &P,
+        flow: &Flow<F>,
+        start: usize,
+        end: usize,
+        now: Tick,
+    ) -> Touched {
+        let segment = parse::segment_of(packet, flow.protocol(), start, end);
+        touch(self, flow, segment, now)
     }
 
     /// [`pipeline::ask`].

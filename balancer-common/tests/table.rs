@@ -9,14 +9,15 @@ use balancer_common::family::{Family, V4, V6};
 use balancer_common::table::enter::{Connection, Refused, SourcePorts, enter};
 use balancer_common::table::flow::{Flow, HopId, Stage};
 use balancer_common::table::index::Index;
-use balancer_common::table::retire::{condemn, free, kill, orphaned};
+use balancer_common::table::retire::{Prospect, condemn, free, kill, orphaned};
+use balancer_common::table::segment::Segment;
 use balancer_common::table::state::{Phase, State};
 use balancer_common::table::tick::Tick;
 use balancer_common::table::touch::{Touched, touch};
 use balancer_common::table::{Geometry, Lines, Totals, find};
 use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::wire::protocol::{TCP, UDP};
-use balancer_common::wire::tcp::flags::{ACK, FIN, SYN};
+use balancer_common::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
 struct Memory<F: Family> {
     geometry: Geometry,
@@ -165,11 +166,20 @@ fn connection<F: Family>(tuple: Tuple<F>, reply: Tuple<F>, now: u32) -> Connecti
         service: 3,
         backend: 7,
         tagged: false,
+        segment: segment(tuple.ports.protocol(), SYN),
         back: HopId {
             number: 3,
             generation: 1,
         },
         now: Tick(now),
+    }
+}
+
+/// A segment with these control bits, of a connection whose numbers begin with 0 both ways.
+fn segment(protocol: u8, flags: u8) -> Segment {
+    match protocol {
+        TCP => Segment::new(flags, u32::from(flags & SYN == 0), 1),
+        _ => Segment::DATAGRAM,
     }
 }
 
@@ -250,10 +260,10 @@ fn random_operations<F: Numbered>(lookup: Lookup, seed: u64) {
                 assert_eq!(flow.peer(), *reply);
                 let answer = find(&memory, reply).unwrap();
                 assert_eq!((answer.peer(), answer.is_reply()), (original, true));
-                let syn_ack = if protocol == TCP { SYN | ACK } else { 0 };
-                let ack = if protocol == TCP { ACK } else { 0 };
-                assert_eq!(touch(&memory, answer, syn_ack, Tick(now)), Touched::Alive);
-                assert_eq!(touch(&memory, flow, ack, Tick(now)), Touched::Alive);
+                for (flow, flags) in [(answer, SYN | ACK), (flow, ACK)] {
+                    let touched = touch(&memory, flow, segment(protocol, flags), Tick(now));
+                    assert_eq!(touched, Touched::Alive);
+                }
                 *established = true;
             }
             8 => {
@@ -335,18 +345,24 @@ fn replaced(lookup: Lookup) {
         (reply, FIN | ACK),
     ] {
         assert_eq!(
-            touch(&memory, flow, flags, Tick(1)),
+            touch(&memory, flow, segment(TCP, flags), Tick(1)),
             Touched::Alive,
             "{flags}"
         );
     }
-    assert_eq!(touch(&memory, flow, SYN, Tick(2)), Touched::Over);
+    assert_eq!(
+        touch(&memory, flow, segment(TCP, SYN), Tick(2)),
+        Touched::Over
+    );
     open(&memory, original, 1000, 2).unwrap();
     let second = find(&memory, &original).unwrap();
     // The port of the old one is free at once.
     assert_eq!(second.peer().ports.destination(), 1000);
     assert_eq!(second.meta().state(), State(0));
-    assert_eq!(touch(&memory, flow, ACK, Tick(3)), Touched::Gone);
+    assert_eq!(
+        touch(&memory, flow, segment(TCP, ACK), Tick(3)),
+        Touched::Gone
+    );
     for _ in 0..2 {
         assert_eq!((memory.visible(), memory.totals.connections()), (2, 1));
         assert_eq!(memory.totals.half_open(), 1);
@@ -359,6 +375,43 @@ fn replaced(lookup: Lookup) {
         memory.lines.iter().filter(free).count(),
         memory.lines.len() - 2
     );
+}
+
+#[test]
+fn what_cannot_be_right_is_no_sign_of_life() {
+    let memory = Memory::<V4>::new(Lookup::Home, 10, 10);
+    let original = tuple(1, BOX, (4000, 80), TCP);
+    open(&memory, original, 1000, 0).unwrap();
+    let flow = find(&memory, &original).unwrap();
+    let reply = find(&memory, &flow.peer()).unwrap();
+    for (flow, flags) in [(reply, SYN | ACK), (flow, ACK), (reply, ACK)] {
+        touch(&memory, flow, segment(TCP, flags), Tick(1));
+    }
+    for flow in [flow, reply] {
+        let before = (flow.meta(), flow.side(flow.meta()));
+        assert!(before.0.is_established());
+        for flags in [ACK, FIN | ACK, RST, RST | ACK, SYN, SYN | ACK, 0] {
+            let forged = Segment::new(flags, 1 << 30, 1 << 30);
+            assert_eq!(touch(&memory, flow, forged, Tick(9000)), Touched::Alive);
+            assert_eq!((flow.meta(), flow.side(flow.meta())), before, "{flags}");
+        }
+        // One that is right by either number is; the last puts right what the one before it has led astray.
+        for (now, sequence, acknowledgement) in [
+            (9000, 1, 1),
+            (9001, 1 << 30, 1),
+            (9002, 1, 1 << 30),
+            (9003, 1, 1),
+        ] {
+            let right = Segment::new(ACK, sequence, acknowledgement);
+            touch(&memory, flow, right, Tick(now));
+            assert_eq!(flow.meta().last_seen(), Tick(now));
+        }
+    }
+    // Nor does it keep the daemon from removing the connection.
+    assert!(condemn(&memory, flow, |_: &Prospect| {
+        let forged = Segment::new(ACK, 1 << 30, 1 << 30);
+        touch(&memory, flow, forged, Tick(19_000)) == Touched::Alive
+    }));
 }
 
 #[test]

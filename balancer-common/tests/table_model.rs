@@ -10,6 +10,7 @@ use balancer_common::table::enter::{Connection, Refused, SourcePorts, enter};
 use balancer_common::table::flow::{Flow, HopId, Stage};
 use balancer_common::table::index::NoIndex;
 use balancer_common::table::retire::{Prospect, condemn, free, kill, orphaned, recover};
+use balancer_common::table::segment::Segment;
 use balancer_common::table::tick::Tick;
 use balancer_common::table::touch::{Touched, touch};
 use balancer_common::table::{Geometry, Lines, Totals, find};
@@ -161,6 +162,7 @@ fn open(memory: &Memory, client: u32, port: u16, protocol: u8, now: u32) -> Resu
         service: 1,
         backend: 1,
         tagged: false,
+        segment: segment(protocol, SYN),
         back: HopId {
             number: 1,
             generation: 1,
@@ -171,9 +173,19 @@ fn open(memory: &Memory, client: u32, port: u16, protocol: u8, now: u32) -> Resu
     enter(memory, &mut connection, || 1 << 31)
 }
 
+/// A segment with these control bits, of a connection whose numbers begin with 0 both ways.
+fn segment(protocol: u8, flags: u8) -> Segment {
+    match protocol {
+        TCP => Segment::new(flags, u32::from(flags & SYN == 0), 1),
+        _ => Segment::DATAGRAM,
+    }
+}
+
 /// A packet of the tuple, as the pipeline treats it. Says whether it was forwarded.
 fn packet(memory: &Memory, tuple: &Tuple<V4>, flags: u8, now: u32) -> bool {
-    find(memory, tuple).is_some_and(|flow| touch(memory, flow, flags, Tick(now)) == Touched::Alive)
+    let segment = segment(tuple.ports.protocol(), flags);
+    find(memory, tuple)
+        .is_some_and(|flow| touch(memory, flow, segment, Tick(now)) == Touched::Alive)
 }
 
 const OLD: u32 = 0;
@@ -474,7 +486,7 @@ fn a_line_is_given_to_another_while_a_packet_of_the_first_is_under_way() {
                 memory.packet(|memory| {
                     if let Some(flow) = find(memory, &original(1, UDP)) {
                         assert_eq!(flow.tuple(), original(1, UDP));
-                        if touch(memory, flow, 0, Tick(NOW)) == Touched::Alive {
+                        if touch(memory, flow, Segment::DATAGRAM, Tick(NOW)) == Touched::Alive {
                             assert_eq!(flow.peer(), reply(10, UDP));
                         }
                     }

@@ -27,12 +27,14 @@ use balancer_common::icmp::{self, Quote};
 use balancer_common::image::{Cell, Image};
 use balancer_common::open::{self, Opening};
 use balancer_common::packet::Packet;
+use balancer_common::parse;
 use balancer_common::pipeline;
 use balancer_common::ports::{PORT_WORDS, Ports};
 use balancer_common::search::{self, Search};
 use balancer_common::table::enter::{self, Connection, Refused};
 use balancer_common::table::flow::Flow;
 use balancer_common::table::index::{self, Index};
+use balancer_common::table::segment::{self, Advanced, Segment, Side};
 use balancer_common::table::tick::Tick;
 use balancer_common::table::touch::{self, Touched};
 use balancer_common::table::{self, Geometry, Lines, Totals};
@@ -148,7 +150,7 @@ pub trait FamilyMaps: Functions {
 /// once and for all, not anew for each way that leads to it. It knows nothing of the arguments then, not even that a
 /// pointer points to something.
 macro_rules! functions {
-    ($family:ident: $plan:ident, $enter:ident, $search_port:ident, $ask:ident, $touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident, $forward_error:ident, $read_quote:ident, $rewrite_quote:ident) => {
+    ($family:ident: $plan:ident, $enter:ident, $search_port:ident, $ask:ident, $touch:ident, $try_touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident, $forward_error:ident, $read_quote:ident, $rewrite_quote:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $plan(opening: *const Opening, connection: *mut Connection<$family>) -> u32 {
@@ -206,10 +208,37 @@ macro_rules! functions {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $touch(flow: *const Flow<$family>, flags: u8, now: u32) -> u32 {
+        extern "C" fn $touch(
+            context: *mut xdp_md,
+            flow: *const Flow<$family>,
+            start: u32,
+            end: u32,
+            now: u32,
+        ) -> u32 {
+            let frame = Frame::new(&XdpContext::new(context));
             // SAFETY: as above.
             match unsafe { flow.as_ref() } {
-                Some(flow) => touch::touch(&MAPS, flow, flags, Tick(now)) as u32,
+                Some(flow) => {
+                    let (start, end) = (start as usize & 0x7fff, end as usize);
+                    let segment = parse::segment_of(&frame, flow.protocol(), start, end);
+                    touch::touch(&MAPS, flow, segment, Tick(now)) as u32
+                }
+                None => Touched::Gone as u32,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $try_touch(
+            flow: *const Flow<$family>,
+            now: u32,
+            segment: u64,
+            acknowledgement: u32,
+        ) -> u32 {
+            let segment = Segment::from_word(segment, acknowledgement);
+            // SAFETY: as above.
+            match unsafe { flow.as_ref() } {
+                Some(flow) => touch::try_touch(&MAPS, flow, segment, Tick(now)) as u32,
                 None => Touched::Gone as u32,
             }
         }
@@ -350,8 +379,21 @@ macro_rules! functions {
             }
 
             #[inline(always)]
-            fn touch(flow: &Flow<Self>, flags: u8, now: Tick) -> Touched {
-                Touched::decode(unknown($touch(flow, flags, now.0)))
+            fn touch(
+                context: *mut c_void,
+                flow: &Flow<Self>,
+                start: usize,
+                end: usize,
+                now: Tick,
+            ) -> Touched {
+                let touched = $touch(context.cast(), flow, start as u32, end as u32, now.0);
+                Touched::decode(unknown(touched))
+            }
+
+            #[inline(always)]
+            fn try_touch(flow: &Flow<Self>, segment: Segment, now: Tick) -> Touched {
+                let touched = $try_touch(flow, now.0, segment.to_word(), segment.acknowledgement);
+                Touched::decode(unknown(touched))
             }
 
             #[inline(always)]
@@ -377,8 +419,17 @@ macro_rules! functions {
     };
 }
 
-functions!(V4: plan_v4, enter_v4, search_port_v4, ask_v4, touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4, forward_error_v4, read_quote_v4, rewrite_quote_v4);
-functions!(V6: plan_v6, enter_v6, search_port_v6, ask_v6, touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6, forward_error_v6, read_quote_v6, rewrite_quote_v6);
+functions!(V4: plan_v4, enter_v4, search_port_v4, ask_v4, touch_v4, try_touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4, forward_error_v4, read_quote_v4, rewrite_quote_v4);
+functions!(V6: plan_v6, enter_v6, search_port_v6, ask_v6, touch_v6, try_touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6, forward_error_v6, read_quote_v6, rewrite_quote_v6);
+
+/// [`segment::advance`], a global function like these.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn advance(reply: u32, own: u64, peer: u64, segment: u64, acknowledgement: u32) -> u64 {
+    let (own, peer) = (Side::from_word(own), Side::from_word(peer));
+    let segment = Segment::from_word(segment, acknowledgement);
+    Advanced::encode(segment::advance(reply != 0, own, peer, segment))
+}
 
 /// The maps where there is no packet.
 const MAPS: Maps = Maps {
@@ -443,8 +494,16 @@ pub trait Functions: Family {
     fn search_port(context: *mut c_void, connection: &mut Connection<Self>) -> Result<(), Exit>;
     /// [`pipeline::ask`].
     fn ask(context: *mut c_void, flow: &Flow<Self>, interface: u32) -> Hop;
-    /// [`touch::touch`].
-    fn touch(flow: &Flow<Self>, flags: u8, now: Tick) -> Touched;
+    /// [`Tables::touch`].
+    fn touch(
+        context: *mut c_void,
+        flow: &Flow<Self>,
+        start: usize,
+        end: usize,
+        now: Tick,
+    ) -> Touched;
+    /// [`touch::try_touch`].
+    fn try_touch(flow: &Flow<Self>, segment: Segment, now: Tick) -> Touched;
     /// [`table::find_displaced`].
     fn find_displaced(tuple: &Tuple<Self>, home: u32, places: u32) -> Option<u32>;
     /// [`enter::give_way`].
@@ -640,6 +699,18 @@ impl<F: FamilyMaps> Lines<F> for Maps {
     #[inline(always)]
     fn find_displaced(&self, tuple: &Tuple<F>, home: u32, places: u32) -> Option<u32> {
         F::find_displaced(tuple, home, places)
+    }
+
+    #[inline(always)]
+    fn try_touch(&self, flow: &Flow<F>, segment: Segment, now: Tick) -> Touched {
+        F::try_touch(flow, segment, now)
+    }
+
+    #[inline(always)]
+    fn advance(&self, reply: bool, own: Side, peer: Side, segment: Segment) -> Option<Advanced> {
+        let (own, peer, ack) = (own.to_word(), peer.to_word(), segment.acknowledgement);
+        let advanced = advance(reply.into(), own, peer, segment.to_word(), ack);
+        Advanced::decode(opaque(advanced as usize) as u64)
     }
 
     #[inline(always)]
@@ -874,8 +945,15 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn touch(&self, flow: &Flow<F>, flags: u8, now: Tick) -> Touched {
-        F::touch(flow, flags, now)
+    fn touch<P: Packet>(
+        &self,
+        _: &P,
+        flow: &Flow<F>,
+        start: usize,
+        end: usize,
+        now: Tick,
+    ) -> Touched {
+        F::touch(self.context, flow, start, end, now)
     }
 
     #[inline(always)]

@@ -90,6 +90,16 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn window_scale(&self, start: usize, end: usize) -> u32 {
+        window_scale(self.context, start as u32 - 1, end as u32 - 1)
+    }
+
+    #[inline(always)]
+    fn segment(&self, start: usize, end: usize) -> u64 {
+        segment(self.context, start as u32, end as u32)
+    }
+
+    #[inline(always)]
     fn extensions(&self, start: usize, next: u8, payload: u16) -> u64 {
         extensions(self.context, start as u32, next, payload)
     }
@@ -119,7 +129,28 @@ extern "C" fn options_found(context: *mut xdp_md, start: u32, end: u32) -> u64 {
 #[inline(never)]
 extern "C" fn option(context: *mut xdp_md, before: u32) -> u32 {
     let frame = Frame::new(&XdpContext::new(context));
-    parse::option(&frame, (before as usize & 127) + 1)
+    parse::option(&frame, (before as usize & 0x7fff) + 1)
+}
+
+/// Looks for the window scale among TCP options; a global function likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn window_scale(context: *mut xdp_md, before: u32, last: u32) -> u32 {
+    let frame = Frame::new(&XdpContext::new(context));
+    // Behind extension headers options begin further on.
+    parse::window_scale(
+        &frame,
+        (before as usize & 0x7fff) + 1,
+        (last as usize & 0xffff) + 1,
+    )
+}
+
+/// Reads a segment; a global function likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn segment(context: *mut xdp_md, start: u32, end: u32) -> u64 {
+    let frame = Frame::new(&XdpContext::new(context));
+    parse::segment(&frame, start as usize & 0x7fff, end as usize)
 }
 
 /// Walks the extension headers of IPv6; a global function likewise.

@@ -34,7 +34,7 @@ use balancer_common::tuple::Tuple;
 use balancer_lab::Lab;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use support::frame::{tcp, udp};
+use support::frame::{SYN, tcp, udp};
 use support::{BACKEND_MAC, BOX_MAC};
 
 /// The interface that a test run pretends a frame came in by: `lo`.
@@ -265,18 +265,23 @@ fn answer(forwarded: &[u8], flags: u8) -> Vec<u8> {
     frame[l4..l4 + 4].rotate_left(2);
     frame[..12].rotate_left(6);
     if protocol(&frame) == 6 {
-        // Data offset and control bits are a word of the checksum (RFC 1624).
-        let at = l4 + 12;
-        let old = u16::from_be_bytes([frame[at], frame[at + 1]]);
-        let new = old & 0xff00 | u16::from(flags);
-        frame[at + 1] = flags;
-        let sum = u16::from_be_bytes([frame[l4 + 16], frame[l4 + 17]]);
-        let mut sum = u32::from(!sum) + u32::from(!old) + u32::from(new);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        frame[l4 + 16..l4 + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        // Behind the handshake all has the numbers of the first segment after it.
+        let sequence = SYN + u32::from(flags & 2 == 0);
+        let bits = [frame[l4 + 12], flags];
+        replace_word(&mut frame, l4, 6, (sequence as u16).to_be_bytes());
+        replace_word(&mut frame, l4, 12, bits);
     }
     frame
+}
+
+/// Replaces a word of a TCP header, and updates the checksum (RFC 1624).
+fn replace_word(frame: &mut [u8], l4: usize, at: usize, new: [u8; 2]) {
+    let word = |at: usize| u16::from_be_bytes([frame[l4 + at], frame[l4 + at + 1]]);
+    let sum = u32::from(!word(16)) + u32::from(!word(at)) + u32::from(u16::from_be_bytes(new));
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    frame[l4 + at..l4 + at + 2].copy_from_slice(&new);
+    frame[l4 + 16..l4 + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
 fn protocol(frame: &[u8]) -> u8 {

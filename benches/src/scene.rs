@@ -274,11 +274,13 @@ pub fn tcp(source: SocketAddr, destination: SocketAddr, control: Control) -> Vec
         (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
         (from, to) => ethernet.ipv6(octets(from), octets(to), 64),
     };
-    let tcp = ip.tcp(source.port(), destination.port(), 1000, 1024);
+    // Both begin with the same number, and nothing is acknowledged but the handshake.
+    let first = 1000;
+    let tcp = |number| ip.tcp(source.port(), destination.port(), number, 1024);
     let tcp = match control {
-        Control::Syn => tcp.syn(),
-        Control::SynAck => tcp.syn().ack(1),
-        Control::Ack => tcp.ack(1),
+        Control::Syn => tcp(first).syn(),
+        Control::SynAck => tcp(first).syn().ack(first + 1),
+        Control::Ack => tcp(first + 1).ack(first + 1),
     };
     // With a payload, so that all frames are as long as the longest that is restored.
     let payload = [0; 26];

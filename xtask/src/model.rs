@@ -37,7 +37,7 @@ struct Mutant {
     new: &'static str,
 }
 
-const MUTANTS: [Mutant; 10] = [
+const MUTANTS: [Mutant; 11] = [
     Mutant {
         what: "a reply takes a stranger for its original",
         file: "touch.rs",
@@ -53,20 +53,26 @@ const MUTANTS: [Mutant; 10] = [
     Mutant {
         what: "a packet of the reply does not revive the original",
         file: "touch.rs",
-        old: "Some(peer) if reply && !revive(peer) => continue,",
+        old: "Some(peer) if reply && !revive(peer) => return Touched::Again,",
         new: "",
     },
     Mutant {
         what: "a packet takes a dead original for a live one",
         file: "touch.rs",
-        old: "Some(peer) if reply && !revive(peer) => continue,",
-        new: "Some(peer) if reply && peer.meta().is(Stage::Dying) && !revive(peer) => continue,",
+        old: "Some(peer) if reply && !revive(peer) => return Touched::Again,",
+        new: "Some(peer) if reply && peer.meta().is(Stage::Dying) && !revive(peer) => return Touched::Again,",
+    },
+    Mutant {
+        what: "a packet whose flow died while it looked for the other one goes on",
+        file: "touch.rs",
+        old: "flow.meta() == meta\n",
+        new: "true\n",
     },
     Mutant {
         what: "the original becomes visible before its reply",
         file: "enter.rs",
-        old: "    reply.set_meta(live);\n    original.set_meta(live);\n",
-        new: "    original.set_meta(live);\n    reply.set_meta(live);\n",
+        old: "    reply.set_meta(live.scaled(Scale::MOST));\n    original.set_meta(live.scaled(segment.scale()));\n",
+        new: "    original.set_meta(live.scaled(segment.scale()));\n    reply.set_meta(live.scaled(Scale::MOST));\n",
     },
     Mutant {
         what: "nobody looks whether the connection is there already",

@@ -10,6 +10,7 @@
 
 use crate::family::Family;
 use crate::table::flow::{Flow, HopId, Meta, Stage, Traits};
+use crate::table::segment::{Scale, Segment};
 use crate::table::state::{Phase, State};
 use crate::table::tick::Tick;
 use crate::table::{self, Lines, PLACES, Totals, bit, find, index, left};
@@ -42,6 +43,8 @@ pub struct Connection<F: Family> {
     pub backend: u16,
     /// Where replies go.
     pub back: HopId,
+    /// The packet as a segment.
+    pub segment: Segment,
     /// When the packet came.
     pub now: Tick,
     /// Whether the packet was VLAN-tagged.
@@ -63,6 +66,7 @@ impl<F: Family> Connection<F> {
                 number: 0,
                 generation: 0,
             },
+            segment: Segment::DATAGRAM,
             now: Tick(0),
             tagged: false,
         }
@@ -364,16 +368,17 @@ fn publish<F: Family>(
     (home, place, original): (&Flow<F>, u32, &Flow<F>),
     (reply_home, reply_place, reply): (&Flow<F>, u32, &Flow<F>),
 ) {
-    let traits = |is_reply, extra| Traits {
+    let traits = |is_reply, extra, ack| Traits {
         reply: is_reply,
         tagged: connection.tagged,
         backend: connection.backend,
         extra,
+        ack,
     };
-    let (tuple, answer) = (&connection.tuple, &connection.reply);
-    let back = traits(true, connection.back.to_bits());
+    let (tuple, answer, segment) = (&connection.tuple, &connection.reply, &connection.segment);
+    let back = traits(true, connection.back.to_bits(), segment.first());
     reply.fill(answer, tuple, back);
-    let forth = traits(false, connection.now.0);
+    let forth = traits(false, connection.now.0, segment.end());
     original.fill(tuple, answer, forth);
     // Most flows are at home, which has no bit.
     if reply_place > 0 {
@@ -383,6 +388,6 @@ fn publish<F: Family>(
         home.home.add(bit(place));
     }
     let live = Meta::new(Stage::Live, State(0), connection.now);
-    reply.set_meta(live);
-    original.set_meta(live);
+    reply.set_meta(live.scaled(Scale::MOST));
+    original.set_meta(live.scaled(segment.scale()));
 }

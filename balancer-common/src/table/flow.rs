@@ -11,11 +11,15 @@
 //!   that of two one wins and the other sees it.
 //! - The packet and byte counts: packets of the flow's own direction, without exchanges. They are exact as long as one
 //!   CPU handles one direction, as NICs see to by hashing a direction to one queue; the counters of a backend are per
-//!   CPU and always exact.
+//!   CPU and always exact. The lower half of the packet count stands alone; what goes beyond is in [`Meta`], by who
+//!   exchanges that.
+//! - [What its sender expects next](crate::table::segment): likewise. Should one be lost to another CPU the next one puts it right.
+//!   As long as the connection is half-open, an answer writes its original's too.
 //! - The home word: see [`crate::table`]. It belongs to the line, not to the flow in it.
 
 use crate::checksum::{TTL_DECREMENT, fold, replace};
 use crate::family::{Family, PairCell as _};
+use crate::table::segment::{Scale, Side, is_later, is_near};
 use crate::table::state::State;
 use crate::table::tick::Tick;
 use crate::tuple::{PortsProtocol, Tuple};
@@ -38,7 +42,8 @@ pub enum Stage {
 }
 
 /// What of a flow changes with its packets, in one word: bits 0–2 the [`Stage`], 3 whether another connection has
-/// [taken its place](Meta::replaced), 8–15 the [`State`], 32–63 the [`Tick`] of a recent packet.
+/// [taken its place](Meta::replaced), 4–7 the [`Scale`] of its sender's windows, 8–15 the [`State`], 20–31 the upper bits
+/// of the [packet count](Meta::counted), 32–63 the [`Tick`] of a recent packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta(pub u64);
 
@@ -63,6 +68,14 @@ impl Meta {
     pub const fn is_visible(self) -> bool {
         // Live and dying are the two stages with this bit alone above the lowest.
         self.0 & 6 == Stage::Live as u64
+    }
+
+    /// Whether the flow is live and its state established: one comparison, for each packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_established(self) -> bool {
+        const WANTED: u64 = Meta::new(Stage::Live, State(State::ESTABLISHED), Tick(0)).0;
+        self.0 & (7 | WANTED) == WANTED
     }
 
     /// The same at another stage.
@@ -91,6 +104,51 @@ impl Meta {
     #[must_use]
     pub const fn state(self) -> State {
         State((self.0 >> 8) as u8)
+    }
+
+    /// The same of another state.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(self, state: State) -> Self {
+        Self(self.0 & !(0xff << 8) | (state.0 as u64) << 8)
+    }
+
+    /// What the windows of its sender are scaled by.
+    #[inline(always)]
+    #[must_use]
+    pub const fn scale(self) -> Scale {
+        Scale((self.0 >> 4) as u8 & 15)
+    }
+
+    /// The same with another scale.
+    #[inline(always)]
+    #[must_use]
+    pub const fn scaled(self, scale: Scale) -> Self {
+        Self(self.0 & !(15 << 4) | (scale.0 as u64) << 4)
+    }
+
+    /// All of the packet count, of which `low` are the lowest 32 bits now. Here is what it was from bit 31 on, at most 2³¹ packets
+    /// ago: that bit says whether it has gone on by one since.
+    #[inline(always)]
+    #[must_use]
+    pub const fn count(self, low: u32) -> u64 {
+        let upper = self.0 >> 20 & 0xfff;
+        let half = low as u64 >> 31;
+        (upper + ((upper ^ half) & 1)) << 31 | low as u64 & 0x7fff_ffff
+    }
+
+    /// The same with the packet count as it is, modulo 2⁴³.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counted(self, low: u32) -> Self {
+        Self(self.0 & !(0xfff << 20) | (self.count(low) >> 31 & 0xfff) << 20)
+    }
+
+    /// The same of a packet at another time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seen(self, now: Tick) -> Self {
+        Self(self.0 & 0xffff_ffff | (now.0 as u64) << 32)
     }
 
     /// When a packet came, to [`PRECISION`] ticks: not before it.
@@ -128,8 +186,10 @@ pub struct Flow<F: Family> {
     extra: HalfWord,
     /// What the addresses become.
     new_addresses: F::PairWords,
-    /// Packets.
-    packets: Word,
+    /// Packets: the lowest bits of their number.
+    packets: HalfWord,
+    /// What the sender of its packets expects next of the other direction; 0: UDP.
+    ack: HalfWord,
     /// Their bytes, from the network header on.
     bytes: Word,
 }
@@ -168,6 +228,8 @@ pub struct Traits {
     pub backend: u16,
     /// See [`Flow`]: when the connection began, or where the reply goes.
     pub extra: u32,
+    /// What its sender expects next.
+    pub ack: u32,
 }
 
 impl<F: Family> Default for Flow<F> {
@@ -180,7 +242,8 @@ impl<F: Family> Default for Flow<F> {
             home: HalfWord::default(),
             extra: HalfWord::default(),
             new_addresses: F::PairWords::default(),
-            packets: Word::default(),
+            packets: HalfWord::default(),
+            ack: HalfWord::default(),
             bytes: Word::default(),
         }
     }
@@ -211,6 +274,7 @@ impl<F: Family> Flow<F> {
         self.extra.set(traits.extra);
         self.new_addresses.set(new.addresses);
         self.packets.set(0);
+        self.ack.set(traits.ack);
         self.bytes.set(0);
     }
 
@@ -328,9 +392,47 @@ impl<F: Family> Flow<F> {
         self.extra.set(hop.to_bits());
     }
 
+    /// What the rules of TCP want to know of it.
+    #[inline(always)]
+    pub fn side(&self, meta: Meta) -> Side {
+        Side {
+            state: meta.state(),
+            scale: meta.scale(),
+            ack: self.ack.get(),
+        }
+    }
+
+    /// Notes a number that a packet acknowledges, if the connection can have come to it. Says whether. (As
+    /// [`Side::acknowledge`], but that nothing is written where nothing changes.)
+    #[inline(always)]
+    pub fn acknowledge(&self, meta: Meta, number: u32) -> bool {
+        let ack = self.ack.get();
+        if !is_near(number, ack, meta.scale()) {
+            return false;
+        }
+        if is_later(number, ack) {
+            self.ack.set(number);
+        }
+        true
+    }
+
+    /// Sets what its sender expects next.
+    #[inline(always)]
+    pub(crate) fn set_ack(&self, ack: u32) {
+        self.ack.set(ack);
+    }
+
+    /// The lowest bits of the packet count.
+    #[inline(always)]
+    pub(crate) fn packets(&self) -> u32 {
+        self.packets.get()
+    }
+
     /// Packets and their bytes so far.
     pub fn counts(&self) -> (u64, u64) {
-        (self.packets.get(), self.bytes.get())
+        // In this order: what is in the upper bits may be old, not the other way round.
+        let meta = self.meta();
+        (meta.count(self.packets.get()), self.bytes.get())
     }
 
     /// Counts a packet of `length` bytes.
@@ -348,5 +450,27 @@ impl HopId {
     #[must_use]
     pub const fn to_bits(self) -> u32 {
         self.number as u32 | (self.generation as u32) << 16
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packet_count_goes_beyond_its_word() {
+        let mut meta = Meta::new(Stage::Live, State(5), Tick(7)).scaled(Scale(9));
+        let mut count = 0_u64;
+        for step in [0, 1, 0x7fff_fffe, 1, 0x7fff_ffff, 0x8000_0000, 12_345] {
+            count += step;
+            // Before the flow is exchanged, and after.
+            assert_eq!(meta.count(count as u32), count);
+            meta = meta.counted(count as u32);
+            assert_eq!(meta.count(count as u32), count);
+        }
+        assert_eq!((meta.state(), meta.scale()), (State(5), Scale(9)));
+        assert!(meta.is(Stage::Live) && meta.last_seen() == Tick(7));
+        let last = meta.counted(0).0 | 0xfff << 20;
+        assert_eq!(Meta(last).count(u32::MAX), (1 << 43) - 1);
     }
 }

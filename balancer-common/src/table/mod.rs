@@ -21,6 +21,7 @@ pub mod enter;
 pub mod flow;
 pub mod index;
 pub mod retire;
+pub mod segment;
 pub mod state;
 pub mod tick;
 pub mod touch;
@@ -29,6 +30,9 @@ use crate::family::{Family, KEYS};
 use crate::table::enter::{Connection, Refused};
 use crate::table::flow::Flow;
 use crate::table::index::Index;
+use crate::table::segment::{Advanced, Segment, Side};
+use crate::table::tick::Tick;
+use crate::table::touch::Touched;
 use crate::tuple::Tuple;
 use crate::word::{HalfWord, Word};
 
@@ -196,7 +200,8 @@ fn left(opened: u64, gone: u64) -> u64 {
 
 /// A table's memory.
 ///
-/// The functions with a body are loops, each of which an engine may keep in a function of its own: see there what they do.
+/// The functions with a body are loops, or have many ways through them; an engine may keep each in a function of its own: see
+/// there what they do.
 pub trait Lines<F: Family>: Sized {
     /// What its index is, if it may have one: [`index::NoIndex`] where not.
     type Index: Index<F>;
@@ -220,6 +225,18 @@ pub trait Lines<F: Family>: Sized {
     #[inline(always)]
     fn find_displaced(&self, tuple: &Tuple<F>, home: u32, places: u32) -> Option<u32> {
         find_displaced(self, tuple, home, places)
+    }
+
+    /// [`touch::try_touch`].
+    #[inline(always)]
+    fn try_touch(&self, flow: &Flow<F>, segment: Segment, now: Tick) -> Touched {
+        touch::try_touch(self, flow, segment, now)
+    }
+
+    /// [`segment::advance`].
+    #[inline(always)]
+    fn advance(&self, reply: bool, own: Side, peer: Side, segment: Segment) -> Option<Advanced> {
+        segment::advance(reply, own, peer, segment)
     }
 
     /// [`enter::give_way`].

@@ -76,13 +76,13 @@ pub fn condemn<F: Family, L: Lines<F>>(
     } else {
         meta.state()
     };
-    let dead = Meta::new(Stage::Dead, state, meta.last_seen());
+    let dead = meta.at(Stage::Dead).of(state);
     if !original.replace_meta(dying, dead) && !original.meta().is(Stage::Dead) {
         // Revived by a packet. (When it is dead, a packet has put a new connection in its place.) A packet may still hold
         // the word of the dying reply: it must not find that word again when this is tried once more.
         if let Some(reply) = reply {
             let later = Tick(reply_meta.last_seen().0.wrapping_add(1));
-            let live = Meta::new(Stage::Live, reply_meta.state(), later);
+            let live = reply_meta.at(Stage::Live).seen(later);
             reply.replace_meta(reply_meta.at(Stage::Dying), live);
         }
         return false;

@@ -24,45 +24,31 @@ impl State {
         self.0 & bits == bits
     }
 
-    /// Whether a packet with these TCP control bits (0: UDP) can change nothing, so that the other direction need
-    /// not be looked at.
+    /// Whether a packet with these TCP control bits (for UDP those of [`Segment::DATAGRAM`]) can change nothing, so that the
+    /// other direction need not be looked at.
+    ///
+    /// [`Segment::DATAGRAM`]: crate::table::segment::Segment::DATAGRAM
     #[inline(always)]
     #[must_use]
     pub const fn is_settled(self, flags: u8) -> bool {
-        flags & (SYN | FIN | RST) == 0 && self.has(Self::ESTABLISHED)
+        is_settled(flags) && self.has(Self::ESTABLISHED)
     }
 
-    /// The state after a packet with these TCP control bits (0: UDP) of the original direction or of the reply;
-    /// `peer` is the state of the other one.
+    /// The state after a datagram of UDP, of the original direction or of the reply; `peer` is the state of the other one. TCP
+    /// has [rules of its own](crate::table::segment::advance).
     ///
     /// TCP is established by the client's first ACK after the backend's SYN-ACK (RFC 9293, section 3.5), UDP by the
     /// first answer (RFC 4787, section 4.3). So it is one direction that completes a connection, the same one
     /// each time: [`State::completes`].
     #[inline(always)]
     #[must_use]
-    pub const fn after(self, protocol: u8, reply: bool, flags: u8, peer: Self) -> Self {
-        let mut state = self.0;
-        if protocol == protocol::TCP {
-            if flags & FIN != 0 {
-                state |= Self::FIN;
-            }
-            if flags & RST != 0 {
-                state |= Self::RST;
-            }
-            if reply {
-                if flags & (SYN | ACK) == SYN | ACK {
-                    state |= Self::SYN_ACK;
-                }
-                state |= peer.0 & Self::ESTABLISHED;
-            } else if flags & (SYN | ACK | RST) == ACK && peer.has(Self::SYN_ACK) {
-                state |= Self::ESTABLISHED;
-            }
-        } else if reply {
-            state |= Self::ESTABLISHED;
+    pub const fn after_datagram(self, reply: bool, peer: Self) -> Self {
+        let shown = if reply {
+            Self::ESTABLISHED
         } else {
-            state |= peer.0 & Self::ESTABLISHED;
-        }
-        Self(state)
+            peer.0 & Self::ESTABLISHED
+        };
+        Self(self.0 | shown)
     }
 
     /// Whether going from this state to `after` ended the connection's being half-open.
@@ -73,6 +59,13 @@ impl State {
             && after.has(Self::ESTABLISHED)
             && (protocol == protocol::TCP) != reply
     }
+}
+
+/// Whether nothing comes of these control bits once a connection is established.
+#[inline(always)]
+#[must_use]
+pub const fn is_settled(flags: u8) -> bool {
+    flags & (SYN | FIN | RST | ACK) == ACK
 }
 
 /// Whether these control bits ask for a new connection.
@@ -125,96 +118,29 @@ impl Phase {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    extern crate alloc;
-
-    use alloc::vec::Vec;
-
     use super::*;
-
-    /// Steps a connection through packets of (from the client?, control bits) and gives the phases, and how often it
-    /// was completed.
-    fn phases(protocol: u8, packets: &[(bool, u8)]) -> (Vec<Phase>, usize) {
-        let (mut original, mut reply) = (State(0), State(0));
-        let mut completed = 0;
-        let phases = packets
-            .iter()
-            .map(|&(from_client, flags)| {
-                let (own, peer) = if from_client {
-                    (&mut original, reply)
-                } else {
-                    (&mut reply, original)
-                };
-                let after = own.after(protocol, !from_client, flags, peer);
-                completed += usize::from(own.completes(after, protocol, !from_client));
-                *own = after;
-                Phase::of(original, reply)
-            })
-            .collect();
-        (phases, completed)
-    }
-
-    #[test]
-    fn tcp_lives_and_closes() {
-        use Phase::{Closing, Established, HalfOpen};
-        let (seen, completed) = phases(
-            protocol::TCP,
-            &[
-                (true, SYN),
-                (false, SYN | ACK),
-                (true, ACK),
-                (false, ACK),
-                (true, FIN | ACK),
-                (false, ACK),
-                (false, FIN | ACK),
-                (true, ACK),
-            ],
-        );
-        assert_eq!(
-            seen,
-            [
-                HalfOpen,
-                HalfOpen,
-                Established,
-                Established,
-                Established,
-                Established,
-                Closing,
-                Closing
-            ]
-        );
-        assert_eq!(completed, 1);
-    }
-
-    #[test]
-    fn an_ack_without_a_syn_ack_establishes_nothing() {
-        let (seen, completed) = phases(protocol::TCP, &[(true, SYN), (true, ACK), (true, ACK)]);
-        assert_eq!(seen, [Phase::HalfOpen; 3]);
-        assert_eq!(completed, 0);
-    }
-
-    #[test]
-    fn a_refused_connection_is_over() {
-        let (seen, completed) = phases(protocol::TCP, &[(true, SYN), (false, RST | ACK)]);
-        assert_eq!(seen, [Phase::HalfOpen, Phase::Refused]);
-        assert_eq!(completed, 0);
-    }
-
-    #[test]
-    fn a_reset_closes() {
-        let (seen, _) = phases(
-            protocol::TCP,
-            &[(true, SYN), (false, SYN | ACK), (true, ACK), (true, RST)],
-        );
-        assert_eq!(seen[3], Phase::Closing);
-    }
 
     #[test]
     fn udp_is_established_by_the_answer() {
-        let (seen, completed) = phases(
-            protocol::UDP,
-            &[(true, 0), (true, 0), (false, 0), (false, 0), (true, 0)],
+        use Phase::{Established, HalfOpen};
+        let (mut original, mut reply) = (State(0), State(0));
+        let mut completed = 0;
+        let seen = [false, false, true, true, false].map(|is_reply| {
+            let (own, peer) = if is_reply {
+                (&mut reply, original)
+            } else {
+                (&mut original, reply)
+            };
+            let after = own.after_datagram(is_reply, peer);
+            completed += u32::from(own.completes(after, protocol::UDP, is_reply));
+            *own = after;
+            Phase::of(original, reply)
+        });
+        assert_eq!(
+            seen,
+            [HalfOpen, HalfOpen, Established, Established, Established]
         );
-        assert_eq!(seen[1..3], [Phase::HalfOpen, Phase::Established]);
         assert_eq!(completed, 1);
+        assert!(original.has(State::ESTABLISHED));
     }
 }

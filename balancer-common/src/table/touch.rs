@@ -2,6 +2,7 @@
 
 use crate::family::Family;
 use crate::table::flow::{Flow, Meta, PRECISION, Stage};
+use crate::table::segment::{Advanced, Segment, Side};
 use crate::table::state::{self, Phase, State};
 use crate::table::tick::Tick;
 use crate::table::{Lines, find};
@@ -21,6 +22,8 @@ pub enum Touched {
     /// The packet opens a new connection in the place of this one, which is over (RFC 9293, section 3.6.1, allows it
     /// before the time-wait delay has passed).
     Over = 2,
+    /// Another packet or the daemon changed the flow meanwhile.
+    Again = 3,
 }
 
 impl Touched {
@@ -31,60 +34,116 @@ impl Touched {
         match word {
             0 => Self::Alive,
             1 => Self::Gone,
-            _ => Self::Over,
+            2 => Self::Over,
+            _ => Self::Again,
         }
     }
 }
 
-/// Whether a packet with these TCP control bits (0: UDP) changes nothing of its flow, not even when it was last seen.
+/// Whether a packet may change nothing of its flow, not even when it was last seen.
 #[inline(always)]
 #[must_use]
-pub fn is_settled(meta: Meta, flags: u8, now: Tick) -> bool {
-    meta.is(Stage::Live)
-        && meta.state().is_settled(flags)
-        && now.0.wrapping_sub(meta.last_seen().0) < PRECISION
+pub fn is_settled(meta: Meta, now: Tick) -> bool {
+    meta.is_established() && now.0.wrapping_sub(meta.last_seen().0) < PRECISION
 }
 
-/// Advances a flow by a packet with these TCP control bits (0: UDP).
+/// Advances a flow by a packet.
 #[inline(always)]
-pub fn touch<F: Family, L: Lines<F>>(lines: &L, flow: &Flow<F>, flags: u8, now: Tick) -> Touched {
+pub fn touch<F: Family, L: Lines<F>>(
+    lines: &L,
+    flow: &Flow<F>,
+    segment: Segment,
+    now: Tick,
+) -> Touched {
     for _ in 0..TRIES {
-        let meta = flow.meta();
-        if !meta.is_visible() {
-            return Touched::Gone;
-        }
-        let (protocol, reply) = (flow.protocol(), flow.is_reply());
-        let before = meta.state();
-        let mut after = before;
-        if !before.is_settled(flags) || meta.is(Stage::Dying) {
-            // A client that came back may have opened another connection in the place of a reply's own, which is gone.
-            let peer = find(lines, &flow.peer()).filter(|peer| peer.is_answered_by(flow));
-            match peer {
-                None if reply => return Touched::Gone,
-                // First the original, on which the daemon's decision falls; when it has fallen, the next try sees it.
-                Some(peer) if reply && !revive(peer) => continue,
-                _ => {}
-            }
-            let peer = peer.map(|peer| peer.meta().state());
-            if protocol == protocol::TCP
-                && !reply
-                && state::is_opening(protocol, flags)
-                && peer.is_none_or(|peer| Phase::of(before, peer).is_over())
-            {
-                return Touched::Over;
-            }
-            after = before.after(protocol, reply, flags, peer.unwrap_or(State(0)));
-        }
-        if flow.replace_meta(meta, Meta::new(Stage::Live, after, now)) {
-            if before.completes(after, protocol, reply)
-                && let Some(totals) = lines.totals()
-            {
-                totals.completed.add(1);
-            }
-            return Touched::Alive;
+        let touched = lines.try_touch(flow, segment, now);
+        if touched != Touched::Again {
+            return touched;
         }
     }
     // Others advance the same flow faster than we: it is alive.
+    Touched::Alive
+}
+
+/// Tries to, once.
+#[inline(always)]
+pub fn try_touch<F: Family, L: Lines<F>>(
+    lines: &L,
+    flow: &Flow<F>,
+    segment: Segment,
+    now: Tick,
+) -> Touched {
+    let meta = flow.meta();
+    if !meta.is_visible() {
+        return Touched::Gone;
+    }
+    let (protocol, reply) = (flow.protocol(), flow.is_reply());
+    let before = flow.side(meta);
+    let mut after = before;
+    let is_settled =
+        before.state.is_settled(segment.flags()) && after.acknowledge(segment.acknowledgement);
+    if !is_settled || meta.is(Stage::Dying) {
+        // A client that came back may have opened another connection in the place of a reply's own, which is gone.
+        let peer = find(lines, &flow.peer()).filter(|peer| peer.is_answered_by(flow));
+        let other = match peer {
+            None if reply => return Touched::Gone,
+            None => None,
+            Some(peer) => Some(peer.side(peer.meta())),
+        };
+        if protocol == protocol::TCP
+            && !reply
+            && state::is_opening(protocol, segment.flags())
+            && other.is_none_or(|other| Phase::of(before.state, other.state).is_over())
+        {
+            return Touched::Over;
+        }
+        let advanced = if protocol == protocol::TCP {
+            other.and_then(|other| lines.advance(reply, before, other, segment))
+        } else {
+            let peer = other.map_or(State(0), |other| other.state);
+            let state = before.state.after_datagram(reply, peer);
+            Some(Side { state, ..before }.into())
+        };
+        let Some(Advanced { own, is_answer }) = advanced else {
+            // The peer may be gone because the flow is.
+            let counted = meta.counted(flow.packets());
+            let is_same = if counted == meta {
+                flow.meta() == meta
+            } else {
+                flow.replace_meta(meta, counted)
+            };
+            return if is_same {
+                Touched::Alive
+            } else {
+                Touched::Again
+            };
+        };
+        match peer {
+            // First the original, on which the daemon's decision falls; when it has fallen, the next try sees it.
+            Some(peer) if reply && !revive(peer) => return Touched::Again,
+            // Before the state that says so.
+            Some(peer) if is_answer => peer.set_ack(segment.first()),
+            _ => {}
+        }
+        after = own;
+    }
+    let advanced = meta
+        .at(Stage::Live)
+        .of(after.state)
+        .scaled(after.scale)
+        .counted(flow.packets())
+        .seen(now);
+    if !flow.replace_meta(meta, advanced) {
+        return Touched::Again;
+    }
+    if after.ack != before.ack {
+        flow.set_ack(after.ack);
+    }
+    if before.state.completes(after.state, protocol, reply)
+        && let Some(totals) = lines.totals()
+    {
+        totals.completed.add(1);
+    }
     Touched::Alive
 }
 

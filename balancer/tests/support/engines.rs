@@ -14,11 +14,12 @@ use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::memory::Memory;
 use balancer::slow_path::{Program, SlowPath};
 use balancer_common::abi::{Identity, Link, Note, Path, Stats};
-use balancer_common::family::{Family, V4};
+use balancer_common::family::{Family, V4, V6};
 use balancer_common::hop::{Hop, HopCell};
 use balancer_common::pipeline::process;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::retire::{free, kill};
+use balancer_common::table::state::Phase;
 use balancer_common::table::{Lines as _, Totals, find};
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Exit, Pass, Punt, Verdict};
@@ -276,6 +277,21 @@ impl Engines {
         }
     }
 
+    /// Asserts that there is one connection, and where it stands.
+    pub fn expect_phase(&self, phase: Phase) {
+        fn phases<F: Family>(table: &FlowTable<F>) -> impl Iterator<Item = Phase> {
+            table.connections().map(|connection| connection.phase())
+        }
+        let expect = |engine: &str, v4: &FlowTable<V4>, v6: &FlowTable<V6>| {
+            let phases: Vec<Phase> = phases(v4).chain(phases(v6)).collect();
+            assert_eq!(phases, [phase], "{}: {engine}", self.about);
+        };
+        expect("in user space", &self.memory.v4, &self.memory.v6);
+        if let Some(kernel) = &self.kernel {
+            expect("in the kernel", &kernel.v4, &kernel.v6);
+        }
+    }
+
     /// Takes a flow over IPv4 out of the tables, and leaves the other direction's.
     pub fn forget(&mut self, tuple: &Tuple<V4>) {
         let forget = |table: &FlowTable<V4>| {
@@ -492,6 +508,6 @@ fn record<F: Family>(
         .is_reply()
         .then(|| hops[usize::from(flow.hop().number)].get());
     let traits = (flow.is_reply(), flow.is_tagged(), flow.backend());
-    let (new, state) = (flow.new_tuple(), flow.meta().state());
-    (new, flow.new_ports(), hop, state, traits, flow.counts())
+    let (new, side) = (flow.new_tuple(), flow.side(flow.meta()));
+    (new, flow.new_ports(), hop, side, traits, flow.counts())
 }

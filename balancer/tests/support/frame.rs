@@ -45,6 +45,8 @@ pub struct Frame {
     extensions: Vec<(u8, Vec<u8>)>,
     transport: Transport,
     tcp_options: Vec<u8>,
+    sequence: u32,
+    acknowledgement: u32,
     payload: Vec<u8>,
     checksum: Checksum,
     /// Of a fragment: which bytes it has of what follows the network header.
@@ -52,9 +54,14 @@ pub struct Frame {
     change: fn(&mut Vec<u8>),
 }
 
-/// A TCP segment; control bits by their first letters (E and C are those of ECN).
+/// The number of a SYN, either way.
+pub const SYN: u32 = 0x0102_0304;
+
+/// A TCP segment; control bits by their first letters (E and C are those of ECN). Its numbers are those of a handshake with
+/// [`SYN`] both ways, or of the first segment after it.
 pub fn tcp(flags: &'static str, source: &str, destination: &str) -> Frame {
-    Frame::new(Transport::Tcp(flags), source, destination)
+    let sequence = SYN + u32::from(!flags.contains('S'));
+    Frame::new(Transport::Tcp(flags), source, destination).numbers(sequence, SYN + 1)
 }
 
 /// A UDP datagram.
@@ -101,6 +108,8 @@ impl Frame {
             extensions: Vec::new(),
             transport,
             tcp_options: Vec::new(),
+            sequence: 0,
+            acknowledgement: 0,
             payload: Vec::new(),
             checksum: Checksum::Right,
             cut: None,
@@ -184,6 +193,15 @@ impl Frame {
     pub fn tcp_options(self, options: &[u8]) -> Self {
         Self {
             tcp_options: options.to_vec(),
+            ..self
+        }
+    }
+
+    /// Sequence and acknowledgement number.
+    pub fn numbers(self, sequence: u32, acknowledgement: u32) -> Self {
+        Self {
+            sequence,
+            acknowledgement,
             ..self
         }
     }
@@ -304,9 +322,8 @@ impl Frame {
                 6
             }
             Transport::Tcp(flags) => {
-                let (sequence, acknowledgement) = (0x0102_0304_u32, 0x0506_0708_u32);
-                segment.extend(sequence.to_be_bytes());
-                segment.extend(acknowledgement.to_be_bytes());
+                segment.extend(self.sequence.to_be_bytes());
+                segment.extend(self.acknowledgement.to_be_bytes());
                 let length = 20 + self.tcp_options.len();
                 let flags = flags.chars().fold(0, |bits, flag| {
                     bits | 1 << "FSRPAUEC".find(flag).expect("a control bit")

@@ -16,7 +16,7 @@ use balancer_common::family::Family;
 use balancer_common::table::find;
 use balancer_common::verdict::Verdict;
 use support::engines::{Engines, Setting};
-use support::frame::{checksum, tcp, udp};
+use support::frame::{SYN, checksum, tcp, udp};
 use support::place::in_the_box;
 use support::{BACKEND_MAC, BACKEND_SIDE, CLIENT_SIDE};
 
@@ -122,12 +122,33 @@ fn random_frame(chance: &mut Chance) -> Vec<u8> {
     let payload = vec![0xa5; chance.below(30) as usize];
     let frame = match chance.below(8) {
         0 | 1 => udp(&source, destination),
-        2 | 3 => tcp("S", &source, destination),
+        2 | 3 => tcp("S", &source, destination).tcp_options(&random_options(chance)),
         4 | 5 => tcp("A", &source, destination),
         6 => tcp("FA", &source, destination),
         _ => tcp("RA", &source, destination),
     };
-    frame.payload(&payload).build()
+    let mut frame = frame.payload(&payload);
+    if chance.below(4) == 0 {
+        // In the window, at its edges, behind them.
+        let mut number = || {
+            let window = 0xffff << chance.below(16);
+            let edge = chance.below(3) as u32 * 0xffff;
+            SYN.wrapping_add([edge, window, 0_u32.wrapping_sub(window)][chance.below(3) as usize])
+        };
+        frame = frame.numbers(number(), number());
+    }
+    frame.build()
+}
+
+/// TCP options: none, a window scale, or what chance makes of their bytes.
+fn random_options(chance: &mut Chance) -> Vec<u8> {
+    match chance.below(3) {
+        0 => Vec::new(),
+        1 => vec![1, 3, 3, chance.below(20) as u8],
+        _ => (0..4 * chance.below(11))
+            .map(|_| [0, 1, 2, 3, 4, chance.below(256) as u8][chance.below(6) as usize])
+            .collect(),
+    }
 }
 
 /// Changes a frame a little, or much.

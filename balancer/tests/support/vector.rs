@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use balancer_common::abi::{BackendStats, ServiceStats};
 use balancer_common::family::{Family, V4};
 use balancer_common::hop::Hop;
+use balancer_common::table::state::Phase;
 use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use balancer_common::wire::protocol;
@@ -108,6 +109,7 @@ enum Step {
         expected: Expected,
     },
     Reload(&'static str),
+    Phase(Phase),
     Ways {
         hop: Hop,
         route: Option<Hop>,
@@ -221,6 +223,12 @@ impl Vector {
         self
     }
 
+    /// There is one connection, which stands there now.
+    pub fn stands(mut self, phase: Phase) -> Self {
+        self.steps.push(Step::Phase(phase));
+        self
+    }
+
     /// The ways to backends and clients become these, and flows ask for them again.
     pub fn ways(mut self, hop: Hop, route: Option<Hop>) -> Self {
         self.steps.push(Step::Ways { hop, route });
@@ -284,6 +292,7 @@ impl Vector {
                     expected,
                 } => not_in_kernel += usize::from(!run_frame(engines, *interface, input, expected)),
                 Step::Reload(services) => engines.load(services, self.setting.datapath),
+                Step::Phase(phase) => engines.expect_phase(*phase),
                 Step::Ways { hop, route } => {
                     engines.set_hop(*hop);
                     engines.memory.route = *route;

@@ -7,6 +7,7 @@ mod malformed;
 mod refused;
 mod rewrite;
 mod services;
+mod tcp;
 mod too_big;
 mod ways;
 
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Vector> {
         life::table(),
         rewrite::table(),
         services::table(),
+        tcp::table(),
         ways::table(),
         refused::table(),
         malformed::table(),

@@ -17,5 +17,6 @@ mod refusals;
 mod reload;
 mod schedule;
 mod site;
+mod tcp;
 mod told;
 mod vlan;

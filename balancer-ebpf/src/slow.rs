@@ -1,4 +1,4 @@
-//! The way to the slow path: AF_XDP sockets of the daemon, one for each receive queue.
+//! The way to the slow path: `AF_XDP` sockets of the daemon, one for each receive queue.
 //!
 //! Without a daemon, and beyond its budget, a packet gets what it would get anyway.
 
@@ -124,11 +124,14 @@ fn is_within(budget: u32, most: u64) -> bool {
     budget.used <= most
 }
 
+/// The length of a note.
+const NOTE: i32 = size_of::<Note>().cast_signed() as i32;
+
 /// Puts a note before the frame; `false` when the driver has no room for it.
 #[inline(always)]
 fn note(context: &XdpContext, note: Note) -> bool {
     // SAFETY: the context is that of the program.
-    if unsafe { bpf_xdp_adjust_meta(context.as_ptr().cast(), -(size_of::<Note>() as i32)) } != 0 {
+    if unsafe { bpf_xdp_adjust_meta(context.as_ptr().cast(), -NOTE) } != 0 {
         return false;
     }
     let (start, end) = (context.metadata(), context.metadata_end());

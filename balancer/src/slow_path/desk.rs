@@ -138,12 +138,12 @@ impl Desk {
     fn find_port(&mut self, interface: u32, queue: u32, frame: &[u8]) {
         let (notes, now) = (&self.program.notes, Instant::now());
         let (v4, v6) = &mut self.searchers;
-        let noted = match parse::ethernet(&frame).map(|l2| (l2.ethertype, l2.l3)) {
+        let done = match parse::ethernet(&frame).map(|l2| (l2.ethertype, l2.l3)) {
             Ok((ethertype::IPV4, l3)) => note_port(&notes.v4, &self.program.v4, v4, frame, l3, now),
             Ok((ethertype::IPV6, l3)) => note_port(&notes.v6, &self.program.v6, v6, frame, l3, now),
             _ => None,
         };
-        match noted {
+        match done {
             Some(()) => self.resume(interface, queue, frame),
             None => self.counters.failed.add(),
         }

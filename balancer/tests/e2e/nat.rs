@@ -18,6 +18,47 @@ fn service(listen: &str, protocol: &str, source_nat: &str, to: &str) -> String {
     )
 }
 
+/// Hairpin: a backend is a client of the service that it serves, and may get itself.
+#[test]
+fn a_backend_is_its_own_services_client() {
+    let Some(mut site) = Site::new("hairpin", Shape::Links, 2) else {
+        return;
+    };
+    let _echo: Vec<TcpEcho> = site
+        .backends
+        .iter()
+        .map(|host| TcpEcho::start(host, [7]).unwrap())
+        .collect();
+    let service = |name: &str, listen: &str, one: &str, two: &str| {
+        nth(listen, &[backend(one), backend(two)]).replace("web", name)
+    };
+    site.start(
+        &[
+            service("over4", "192.0.2.10:7", "10.0.1.3:7", "10.0.2.3:7"),
+            service(
+                "over6",
+                "[2001:db8::10]:7",
+                "[2001:db8:1::3]:7",
+                "[2001:db8:2::3]:7",
+            ),
+        ]
+        .concat(),
+    );
+    for (to, sees) in [
+        ("192.0.2.10:7", ["10.0.1.1", "10.0.2.1"]),
+        ("[2001:db8::10]:7", ["2001:db8:1::1", "2001:db8:2::1"]),
+    ] {
+        let mut answers = BTreeSet::new();
+        for _ in 0..4 {
+            let (name, peer) = greeting(&site.backends[0], to.parse().unwrap(), None);
+            answers.insert((name, peer.ip().to_string()));
+        }
+        let expected = [("b1", sees[0]), ("b2", sees[1])];
+        let expected = expected.map(|(name, peer)| (name.to_owned(), peer.to_owned()));
+        assert_eq!(answers, BTreeSet::from(expected), "{to}");
+    }
+}
+
 /// Clients whose own ports are not among those for source NAT, so that each connection gets one by chance.
 #[test]
 fn every_source_port_is_used_before_one_is_refused() {

@@ -279,7 +279,9 @@ impl Family for V4 {
     fn quoted<P: Packet>(packet: &P, offset: usize) -> Option<Quoted<Self>> {
         let header = ipv4::Header(packet.window(offset)?);
         let length = header.header_length();
-        if header.version() != 4 || length < ipv4::LENGTH || header.is_fragment() {
+        // Only the first fragment has the ports.
+        let (start, _) = header.fragment();
+        if header.version() != 4 || length < ipv4::LENGTH || start > 0 {
             return None;
         }
         Some(Quoted {
@@ -415,17 +417,23 @@ impl Family for V6 {
         if header.version() != 6 {
             return None;
         }
-        let (protocol, skipped) = parse::transport(
-            packet,
-            offset + ipv6::LENGTH,
-            header.next_header(),
-            header.payload_length(),
-        )
-        .ok()?;
+        let (start, next) = (offset + ipv6::LENGTH, header.next_header());
+        let (protocol, l4) = match parse::transport(packet, start, next, header.payload_length()) {
+            Ok((protocol, skipped)) => (protocol, start + usize::from(skipped)),
+            Err(exit) if exit.is_fragment() => {
+                let fragment = parse::ipv6_fragment(packet, offset).ok()?;
+                if fragment.start > 0 {
+                    return None;
+                }
+                let (protocol, skipped) = Self::behind_fragment(packet, &fragment).ok()?;
+                (protocol, fragment.data + usize::from(skipped))
+            }
+            Err(_) => return None,
+        };
         Some(Quoted {
             addresses: header.addresses(),
             protocol,
-            l4: offset + ipv6::LENGTH + usize::from(skipped),
+            l4,
         })
     }
 

@@ -12,7 +12,7 @@
 use crate::family::{Family, V4, V6};
 use crate::packet::Packet;
 use crate::parse::{self, Headers};
-use crate::pipeline::{SHORT, forward_known, next_hop, too_big};
+use crate::pipeline::{SHORT, forward_known, next_hop, patient, too_big};
 use crate::table::find;
 use crate::table::tick::Tick;
 use crate::tables::Tables;
@@ -42,10 +42,34 @@ pub struct Datagram<F: Family> {
     pub fate: u32,
     /// When that was.
     pub since: Tick,
+    /// Up to where its data has gone on, in bytes; and [`COMPLETE`].
+    pub progress: u64,
+}
+
+/// In [`Datagram::progress`]: the last fragment has gone on too.
+pub const COMPLETE: u64 = 1 << 32;
+
+impl<F: Family> Datagram<F> {
     /// Up to where its data has gone on, in bytes.
-    pub end: u32,
-    /// Not 0: the last fragment has gone on too.
-    pub complete: u32,
+    #[inline(always)]
+    #[must_use]
+    pub const fn end(&self) -> u32 {
+        self.progress as u32
+    }
+
+    /// Whether nothing of it is missing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.progress & COMPLETE != 0
+    }
+
+    /// Whether it is too old to be the one of a fragment that comes now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_stale(&self, now: Tick, timeout: u32) -> bool {
+        now.0.wrapping_sub(self.since.0) >= timeout
+    }
 }
 
 const _: () = {
@@ -104,8 +128,7 @@ impl<F: Family> Room<F> {
             },
             fate: 0,
             since: Tick(0),
-            end: 0,
-            complete: 0,
+            progress: 0,
         },
     };
 }
@@ -164,7 +187,7 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
     let is_known = match tables.datagram(&fragment.key) {
         Some(known) => {
             *datagram = known;
-            now.0.wrapping_sub(known.since.0) < tables.fragment_timeout()
+            !known.is_stale(now, tables.fragment_timeout())
         }
         None => false,
     };
@@ -173,9 +196,11 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
             // It may be the kernel's; whose it is the first will show.
             return Err(early(tables, Pass::Fragment.into()));
         }
-        return follow(packet, tables, interface, l3, fragment, datagram);
+        let result = follow(packet, tables, interface, l3, fragment, datagram);
+        return patient(tables, result);
     }
-    if is_known && datagram.complete == 0 {
+    // Of one that went to the kernel, or nowhere, the others are not followed: it may be complete.
+    if is_known && Way::is_counter(datagram.fate) && !datagram.is_complete() {
         return Err(Drop::FragmentOverlap.into());
     }
     *datagram = Datagram {
@@ -185,8 +210,7 @@ pub fn forward<F: Family, P: Packet, T: Tables<F>>(
         },
         fate: 0,
         since: now,
-        end: fragment.end(),
-        complete: 0,
+        progress: fragment.end().into(),
     };
     let result = first(packet, tables, interface, l3, fragment, &mut datagram.tuple);
     datagram.fate = match result {
@@ -211,7 +235,7 @@ fn first<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Way, Exit> {
     let headers: Headers<F> = parse::first_fragment(packet, l3, fragment)?;
     *tuple = headers.tuple;
-    forward_known(packet, tables, interface, &headers)
+    patient(tables, forward_known(packet, tables, interface, &headers))
 }
 
 /// One of the others.
@@ -222,13 +246,17 @@ fn follow<F: Family, P: Packet, T: Tables<F>>(
     interface: u32,
     l3: usize,
     fragment: &Fragment<F>,
-    datagram: &mut Datagram<F>,
+    datagram: &Datagram<F>,
 ) -> Result<Way, Exit> {
     if Way::is_counter(datagram.fate) {
-        if fragment.start < datagram.end {
+        if fragment.start < datagram.end() {
             return Err(Drop::FragmentOverlap.into());
         }
-        if fragment.start > datagram.end {
+        // Behind the last one there is none: it is of another with the same identification.
+        if datagram.is_complete() {
+            return Err(early(tables, Pass::Fragment.into()));
+        }
+        if fragment.start > datagram.end() {
             return Err(early(tables, Drop::FragmentOrphan.into()));
         }
     } else if Exit::of_counter(datagram.fate).is_drop() {
@@ -244,12 +272,17 @@ fn follow<F: Family, P: Packet, T: Tables<F>>(
     if fragment.total > SHORT && !tables.fits(hop.interface(), fragment.total.into()) {
         return Err(too_big::<F, P, T>(packet, tables, l3));
     }
+    if F::ttl(packet, l3).ok_or(Drop::Truncated)? <= 1 {
+        return Err(Drop::TtlExceeded.into());
+    }
+    // Another CPU may have one that begins where this does: one of them goes on.
+    let progress = u64::from(fragment.end()) | if fragment.more { 0 } else { COMPLETE };
+    if !tables.advance_datagram(&fragment.key, datagram.progress, progress) {
+        return Err(Drop::FragmentOverlap.into());
+    }
     let (_, delta, _) = flow.new_ports();
     F::rewrite(packet, l3, &flow.new_addresses(), delta)?;
     hop.write(packet.window_mut::<ETHERNET>(0).ok_or(Drop::Truncated)?);
-    datagram.end = fragment.end();
-    datagram.complete = u32::from(!fragment.more);
-    tables.note_datagram(&fragment.key, datagram);
     flow.count(fragment.total);
     tables.count_packet(flow.backend(), flow.is_reply(), fragment.total);
     Ok(Way::by(&hop, interface))

@@ -70,7 +70,21 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
         }
         Err(exit) => return Err(exit),
     };
-    forward_known(packet, tables, interface, &headers)
+    patient(tables, forward_known(packet, tables, interface, &headers))
+}
+
+/// What a packet gets for which there is no way: somebody may wait for one.
+#[inline(always)]
+pub(crate) fn patient<F: Family, T: Tables<F>>(
+    tables: &T,
+    result: Result<Way, Exit>,
+) -> Result<Way, Exit> {
+    match result {
+        Err(exit) if exit.is_no_next_hop() && tables.takes(Punt::NextHop) => {
+            Err(Punt::NextHop.into())
+        }
+        result => result,
+    }
 }
 
 /// The way of a packet whose headers are known.

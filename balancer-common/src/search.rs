@@ -39,8 +39,8 @@ pub struct Search<F: Family> {
     pub state: u16,
     /// When it was noted.
     pub since: Tick,
-    /// Zero.
-    pub reserved: u32,
+    /// The service's id.
+    pub service: u32,
 }
 
 const _: () = {
@@ -60,6 +60,7 @@ pub fn ask<F: Family, T: Tables<F>>(
     if let Some(search) = tables.search(&connection.tuple)
         && connection.now.0.wrapping_sub(search.since.0) < FRESH
         && search.state != state::WANTED
+        && search.service == connection.service.into()
     {
         if search.state != state::FOUND {
             return Err(Drop::PortsExhausted.into());
@@ -84,7 +85,7 @@ pub fn ask<F: Family, T: Tables<F>>(
             ports: connection.source_ports,
             state: state::WANTED,
             since: connection.now,
-            reserved: 0,
+            service: connection.service.into(),
         },
     );
     Err(Punt::Ports.into())

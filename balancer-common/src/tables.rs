@@ -55,6 +55,9 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     /// Remembers a datagram.
     fn note_datagram(&self, key: &Key<F>, datagram: &Datagram<F>);
 
+    /// Exchanges the [progress](Datagram::progress) of a datagram, if it is still `old`. Says whether it was.
+    fn advance_datagram(&self, key: &Key<F>, old: u64, new: u64) -> bool;
+
     /// How long a datagram is remembered, in ticks.
     fn fragment_timeout(&self) -> u32;
 

@@ -156,6 +156,8 @@ reasons! {
         TooBig = "too_big",
         /// A new connection for which no free source port was found at once.
         Ports = "ports",
+        /// The way to a backend or client is not known.
+        NextHop = "next_hop",
     }
 }
 
@@ -240,6 +242,13 @@ impl Exit {
     #[must_use]
     pub const fn is_punt(self) -> bool {
         self.0 >= FIRST_PUNT
+    }
+
+    /// Whether there is no way for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_no_next_hop(self) -> bool {
+        self.0 == FIRST_DROP + Drop::NoNextHop as u32
     }
 
     /// Whether no source port was found.

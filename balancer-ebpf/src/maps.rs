@@ -853,6 +853,17 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn advance_datagram(&self, key: &Key<F>, old: u64, new: u64) -> bool {
+        let Some(datagram) = F::datagrams().get_ptr_mut(key) else {
+            return false;
+        };
+        // SAFETY: the pointer is to a value of the map, in which the word is aligned to 8. That the element may be used
+        // again meanwhile is as of `datagram`.
+        let progress = unsafe { &*(&raw const (*datagram).progress).cast::<Word>() };
+        progress.replace(old, new)
+    }
+
+    #[inline(always)]
     fn fragment_timeout(&self) -> u32 {
         let Some(globals) = GLOBALS.get_ptr(0) else {
             return 0;

@@ -6,7 +6,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{PerCpuArray, XskMap};
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_xdp_adjust_meta};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_meta};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{MAX_SOCKETS, Note};
@@ -26,14 +26,14 @@ pub struct Budget {
     used: u64,
 }
 
-/// The length of that span, in bits of jiffies: 32 of them, an eighth of a second or less.
-const SPAN: u32 = 5;
+/// The length of that span, in bits of nanoseconds: 134 milliseconds.
+const SPAN: u32 = 27;
 
 /// How many packets there may be whose senders are told: a flood of them costs the CPU less than one per cent of its time.
 const TOLD: u64 = 256;
 
-/// How many there may be of each other kind.
-const PUNTED: u64 = 4096;
+/// How many there may be of each other kind: 8,000 a second. Each costs the daemon some microseconds.
+const PUNTED: u64 = 1024;
 
 /// What a packet that was too big may have: see [`Note`].
 #[btf_map]
@@ -98,9 +98,13 @@ fn hand_over(context: &XdpContext, socket: u32, verdict: u32) -> u32 {
         .unwrap_or_else(|action| action)
 }
 
-/// The socket of the queue that the packet came by; `None` when there is nobody.
+/// The socket of the queue that the packet came by; `None` when there is nobody, or the daemon has given it back: with
+/// metadata, which packets from elsewhere have not.
 #[inline(always)]
 fn socket(context: &XdpContext) -> Option<u32> {
+    if context.metadata() < context.data() {
+        return None;
+    }
     let link = LINKS.get_ptr(context.ingress_ifindex() as u32)?;
     // SAFETY: the pointer is to a value of the map.
     let link = unsafe { &*link };
@@ -115,7 +119,7 @@ fn is_within(budget: u32, most: u64) -> bool {
         return false;
     };
     // SAFETY: this CPU's own value; the helper takes nothing.
-    let (budget, span) = unsafe { (&mut *budget, bpf_jiffies64() >> SPAN) };
+    let (budget, span) = unsafe { (&mut *budget, bpf_ktime_get_coarse_ns() >> SPAN) };
     if budget.span != span {
         budget.span = span;
         budget.used = 0;

@@ -3,8 +3,8 @@
 use caps::{CapSet, Capability};
 
 /// The oldest kernel that has all that the program and the daemon use: XDP links and `bpf_ktime_get_coarse_ns`
-/// (5.11), atomic operations that return a value (5.12).
-const OLDEST: (u32, u32) = (5, 12);
+/// (5.11), atomic operations that return a value (5.12), frames that are given to a program for good (5.18).
+const OLDEST: (u32, u32) = (5, 18);
 
 /// Why the daemon cannot run here.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -97,16 +97,16 @@ mod tests {
 
     #[test]
     fn old_kernels_are_refused_by_name() {
-        for release in ["5.11.22-generic", "4.19.0", "2.6.78+"] {
+        for release in ["5.17.15-generic", "4.19.0", "2.6.78+"] {
             let text = check_release(release).unwrap_err().to_string();
             assert_eq!(
                 text,
-                format!("Linux {release} is too old: balancerd needs 5.12 or newer")
+                format!("Linux {release} is too old: balancerd needs 5.18 or newer")
             );
         }
         for release in [
-            "5.12.0-rc1",
-            "5.15",
+            "5.18.0-rc1",
+            "5.19",
             "6.1.0-18-amd64",
             "10.0",
             "mainline",

@@ -220,13 +220,19 @@ impl Tables {
     /// [`KernelError`].
     pub fn set_paths(&mut self, paths: &[(u32, Path)]) -> Result<(), KernelError> {
         let in_effect: HashSet<u32> = backends(&self.service_ids).collect();
+        let mut has_come = false;
         for &(backend, path) in paths {
-            self.is_stale |=
-                in_effect.contains(&backend) && self.is_resolved(backend)? != path.hop.is_known();
+            let (was_known, is_known) = (self.is_resolved(backend)?, path.hop.is_known());
+            self.is_stale |= in_effect.contains(&backend) && was_known != is_known;
+            has_come |= is_known && !was_known;
             self.kernel.set_path(backend, path)?;
         }
         self.kernel.invalidate_hops()?;
-        self.refresh()
+        let refreshed = self.refresh();
+        if let Some(slow_path) = self.slow_path.as_ref().filter(|_| has_come) {
+            slow_path.way_has_come();
+        }
+        refreshed
     }
 
     /// Makes the image anew if it is older than what it is made of.
@@ -261,8 +267,12 @@ impl Tables {
             let mode = self.config.datapath.xdp_mode;
             let program = self.kernel.program()?;
             attach(program, &self.pins, link, mode)?;
-            self.attached.insert(name, link.index);
-            self.link(link)?;
+            self.attached.insert(name.clone(), link.index);
+            if let Err(error) = self.link(link) {
+                // It is tried again when links change.
+                self.attached.remove(&name);
+                return Err(error.into());
+            }
         }
         Ok(())
     }

@@ -11,6 +11,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use aya::programs::{ProgramError, Xdp};
 use aya_obj::generated::{BPF_F_TEST_XDP_LIVE_FRAMES, bpf_attr, bpf_cmd};
 
+/// The length of the metadata, in bytes; a multiple of 4.
+const METADATA: u32 = 4;
+
 /// The program, for whoever has frames for it.
 #[derive(Debug)]
 pub struct Injector {
@@ -30,14 +33,17 @@ impl Injector {
     }
 
     /// Runs the program on a frame that came in by a queue of an interface. What the program decides is done: the frame is
-    /// sent on, handed to the kernel, or dropped, and counted.
+    /// sent on, handed to the kernel, or dropped, and counted; but it is not handed to a socket: the kernel would do that from
+    /// this CPU, while the queue's own may be at it.
     ///
     /// # Errors
     /// The interface is gone, or the frame is too long: the kernel takes one page, its own room included.
     pub fn inject(&self, interface: u32, queue: u32, frame: &[u8]) -> io::Result<()> {
+        // With metadata before it, by which the program tells it from one that was received: such a one is not handed over.
+        let frame = [&[0; METADATA as usize], frame].concat();
         let length = frame.len() as u32;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [0, length, 0, interface, queue, 0_u32];
+        let context = [METADATA, length, 0, interface, queue, 0_u32];
         // SAFETY: it is made of integers, so zeros are one.
         let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
         // SAFETY: a member of a union of integers that are all zero.

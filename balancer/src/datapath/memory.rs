@@ -258,6 +258,15 @@ impl<F: InMemory> Tables<F> for Memory {
         datagrams.insert(*key, *datagram);
     }
 
+    fn advance_datagram(&self, key: &Key<F>, old: u64, new: u64) -> bool {
+        let datagram = F::datagrams(self).get_mut(key);
+        let Some(mut datagram) = datagram.filter(|datagram| datagram.progress == old) else {
+            return false;
+        };
+        datagram.progress = new;
+        true
+    }
+
     fn fragment_timeout(&self) -> u32 {
         self.fragment_timeout
     }

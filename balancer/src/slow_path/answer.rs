@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use balancer_common::family::{Family as _, V4, V6};
 use balancer_common::parse;
 use balancer_common::verdict::Drop;
 use balancer_common::wire::ETHERNET;
@@ -13,7 +14,7 @@ use etherparse::icmpv4::{DestUnreachableHeader as Unreachable4, TimeExceededCode
 use etherparse::icmpv6::{DestUnreachableCode as Unreachable6, TimeExceededCode as Exceeded6};
 use etherparse::{
     Icmpv4Type, Icmpv6Type, IpHeaders, IpNumber, Ipv4Header, Ipv6Header, LaxNetSlice,
-    LaxSlicedPacket, PacketBuilder, TcpHeader, TcpSlice, TransportSlice,
+    LaxSlicedPacket, PacketBuilder, TcpHeader, TcpSlice,
 };
 
 /// The TTL of an answer.
@@ -85,30 +86,49 @@ impl<'a> Complaint<'a> {
             return None;
         }
         let rest = frame.get(l3..)?;
+        if start(rest) > 0 {
+            // Only the first fragment is complained about.
+            return None;
+        }
         let sliced = LaxSlicedPacket::from_ip(rest).ok()?;
-        let (source, destination, length, number): (IpAddr, IpAddr, usize, IpNumber) =
-            match sliced.net? {
-                LaxNetSlice::Ipv4(ip) => (
-                    ip.header().source_addr().into(),
-                    ip.header().destination_addr().into(),
-                    ip.header().total_len().into(),
-                    ip.payload().ip_number,
-                ),
-                LaxNetSlice::Ipv6(ip) => (
-                    ip.header().source_addr().into(),
-                    ip.header().destination_addr().into(),
-                    usize::from(ip.header().payload_length()) + 40,
-                    ip.payload().ip_number,
-                ),
-                LaxNetSlice::Arp(_) => return None,
-            };
-        let tcp = match sliced.transport {
-            Some(TransportSlice::Tcp(tcp)) if tcp.rst() => return None,
-            Some(TransportSlice::Tcp(tcp)) => Some(tcp),
-            // What is neither TCP nor UDP and has got so far is an ICMP error.
-            _ if number != IpNumber::UDP => return None,
-            _ => None,
+        let (source, destination, length, payload): (IpAddr, IpAddr, usize, _) = match sliced.net? {
+            LaxNetSlice::Ipv4(ip) => {
+                let header = ip.header();
+                if matches!(told, Told::TooBig(_)) && !header.dont_fragment() {
+                    // It would have been cut, had there been time for it.
+                    return None;
+                }
+                let (source, destination) = (header.source_addr(), header.destination_addr());
+                let length = header.total_len().into();
+                (
+                    source.into(),
+                    destination.into(),
+                    length,
+                    ip.payload().clone(),
+                )
+            }
+            LaxNetSlice::Ipv6(ip) => {
+                let header = ip.header();
+                let (source, destination) = (header.source_addr(), header.destination_addr());
+                let length = usize::from(header.payload_length()) + 40;
+                (
+                    source.into(),
+                    destination.into(),
+                    length,
+                    ip.payload().clone(),
+                )
+            }
+            LaxNetSlice::Arp(_) => return None,
         };
+        let tcp = match payload.ip_number {
+            IpNumber::TCP => Some(TcpSlice::from_slice(payload.payload).ok()?),
+            IpNumber::UDP => None,
+            // What is neither and has got so far is an ICMP error.
+            _ => return None,
+        };
+        if tcp.as_ref().is_some_and(TcpSlice::rst) {
+            return None;
+        }
         Some(Self {
             told,
             frame,
@@ -120,15 +140,15 @@ impl<'a> Complaint<'a> {
         })
     }
 
-    /// The answer, a whole frame. What concerns the way and not the service comes from the box itself, by the address
-    /// that `own` finds, if there is one.
+    /// The answer, a whole frame. What concerns the way and not the service comes from the box itself, from its `own` address if
+    /// it has one.
     #[must_use]
-    pub fn answer(&self, own: impl FnOnce() -> Option<IpAddr>) -> Option<Vec<u8>> {
+    pub fn answer(&self, own: Option<IpAddr>) -> Option<Vec<u8>> {
         let closed = self.told == Told::Closed;
         let source = if closed {
             self.destination
         } else {
-            own().unwrap_or(self.destination)
+            own.unwrap_or(self.destination)
         };
         let mut answer = self.link_header()?;
         match (&self.tcp, source, self.source) {
@@ -207,6 +227,16 @@ impl<'a> Complaint<'a> {
 
     fn quote(&self, room: usize) -> &[u8] {
         self.packet.get(..room).unwrap_or(self.packet)
+    }
+}
+
+/// Where a packet's data begins in that of the datagram that it is a fragment of; 0 for a whole one.
+fn start(packet: &[u8]) -> u32 {
+    let version = packet.first().map(|byte| byte >> 4);
+    match version {
+        Some(4) => V4::fragment(&packet, 0).map_or(0, |fragment| fragment.start),
+        Some(6) => V6::fragment(&packet, 0).map_or(0, |fragment| fragment.start),
+        _ => 0,
     }
 }
 

@@ -80,6 +80,8 @@ mod tests {
 
     use super::*;
 
+    const LINK: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+
     /// A frame with these options, whose data is counted up.
     fn frame(options: &[u8], length: usize, change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8> {
         let data: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
@@ -90,8 +92,7 @@ mod tests {
         header.set_payload_len(length).unwrap();
         change(&mut header);
         header.header_checksum = header.calc_header_checksum();
-        let link = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 8, 0];
-        [&link[..], &header.to_bytes()[..], &data].concat()
+        [&LINK[..], &header.to_bytes()[..], &data].concat()
     }
 
     fn together(fragments: &[Vec<u8>], mtu: usize) -> Vec<u8> {
@@ -99,10 +100,7 @@ mod tests {
         for (index, fragment) in fragments.iter().enumerate() {
             let packet = &fragment[14..];
             assert!(packet.len() <= mtu);
-            assert_eq!(
-                fragment[..14],
-                [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 8, 0]
-            );
+            assert_eq!(fragment[..14], LINK);
             let ip = Ipv4Slice::from_slice(packet).unwrap();
             let header = ip.header().to_header();
             assert_eq!(header.header_checksum, header.calc_header_checksum());

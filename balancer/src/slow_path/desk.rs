@@ -11,6 +11,7 @@ use balancer_common::family::{Family, V4, V6};
 use balancer_common::fragment::{Datagram, Key};
 use balancer_common::parse;
 use balancer_common::search::state;
+use balancer_common::table::tick::Tick;
 use balancer_common::verdict::{Drop, Exit, Punt, Verdict, Way};
 use balancer_common::wire::ethertype;
 
@@ -18,11 +19,20 @@ use super::Program;
 use super::answer::Complaint;
 use super::counters::Counters;
 use super::cut::cut;
-use super::held::{Frame, Held};
+use super::held::{Frame, Held, MOST};
 use super::limit::Limits;
 use super::ports::Searcher;
-use crate::datapath::flows::View;
+use crate::datapath::flows::{View, now};
 use crate::datapath::notes::Notes;
+
+/// How long a packet waits for a way.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// For how long after a way has come packets may be under way that it came too late for.
+const RECENT: Duration = Duration::from_millis(20);
+
+/// When to look whether a fragment can go on: most come early by less.
+const SOON: Duration = Duration::from_millis(1);
 
 /// How long an interface's address is taken for what it was.
 const REMEMBERED: Duration = Duration::from_secs(1);
@@ -34,6 +44,8 @@ enum Wanted {
     V4(Key<V4>),
     /// Those of an IPv6 one.
     V6(Key<V6>),
+    /// A way; the number is its own.
+    Way(u64),
 }
 
 /// Where frames are looked at, one after the other.
@@ -46,8 +58,14 @@ pub struct Desk {
     held: Held<Wanted>,
     /// Those of IPv4 and IPv6.
     searchers: (Searcher<V4>, Searcher<V6>),
-    /// The addresses of interfaces, IPv4 and IPv6, and when they were asked for.
-    addresses: HashMap<u32, ([Option<IpAddr>; 2], Instant)>,
+    /// How many frames have waited for a way.
+    waits: u64,
+    /// When a way has come.
+    way_came: Option<Instant>,
+    /// How long the fragments of datagrams may be that were cut, and until when that is remembered.
+    narrow: HashMap<Wanted, (u32, Instant)>,
+    /// What interfaces are, and when that was asked.
+    interfaces: HashMap<u32, (Interface, Instant)>,
 }
 
 impl Desk {
@@ -60,7 +78,10 @@ impl Desk {
             limits: Limits::new(Instant::now()),
             held: Held::default(),
             searchers: (Searcher::new(), Searcher::new()),
-            addresses: HashMap::new(),
+            waits: 0,
+            way_came: None,
+            narrow: HashMap::new(),
+            interfaces: HashMap::new(),
         }
     }
 
@@ -81,7 +102,8 @@ impl Desk {
                 self.counters.punted[reason as usize].add();
                 match reason {
                     Punt::Fragment => self.keep_fragment(interface, queue, frame),
-                    Punt::Ports => self.find_port(interface, queue, frame),
+                    Punt::Ports => return self.find_port(interface, queue, frame),
+                    Punt::NextHop => self.keep_for_way(interface, queue, frame),
                     Punt::TooBig => self.cut(interface, queue, note.mtu, frame),
                 }
                 None
@@ -98,7 +120,11 @@ impl Desk {
         let counters = Arc::clone(&self.counters);
         counters.dropped[reason as usize].add();
         let now = Instant::now();
-        let Some(complaint) = Complaint::of(reason, mtu, frame) else {
+        let ours = self.interface(interface, now);
+        // What was sent to another box with the same service is not ours to answer.
+        let is_ours = ours.mac.is_none_or(|mac| frame.starts_with(&mac));
+        let complaint = Complaint::of(reason, mtu, frame).filter(|_| is_ours);
+        let Some(complaint) = complaint else {
             counters.untold.add();
             return None;
         };
@@ -106,8 +132,8 @@ impl Desk {
             counters.limited.add();
             return None;
         }
-        let is_ipv6 = complaint.source.is_ipv6();
-        let answer = complaint.answer(|| self.address(interface, is_ipv6, now));
+        let own = ours.addresses[usize::from(complaint.source.is_ipv6())];
+        let answer = complaint.answer(own);
         match answer {
             Some(_) => counters.told.add(),
             None => counters.untold.add(),
@@ -129,23 +155,31 @@ impl Desk {
         };
         let now = Instant::now();
         let until = now + self.fragment_timeout;
-        let lost = self.held.keep(wanted, frame, now, until);
+        let lost = self.held.keep(wanted, frame, now, until, SOON);
         self.counters.overflowed.add_many(lost);
         self.release(wanted);
     }
 
-    /// Finds a source port for the connection that a packet opens, which goes through the program again.
-    fn find_port(&mut self, interface: u32, queue: u32, frame: &[u8]) {
+    /// Finds a source port for the connection that a packet opens, which goes through the program again. Gives what is to be
+    /// sent back when there is none.
+    fn find_port(&mut self, interface: u32, queue: u32, frame: &[u8]) -> Option<Vec<u8>> {
         let (notes, now) = (&self.program.notes, Instant::now());
         let (v4, v6) = &mut self.searchers;
-        let done = match parse::ethernet(&frame).map(|l2| (l2.ethertype, l2.l3)) {
+        let found = match parse::ethernet(&frame).map(|l2| (l2.ethertype, l2.l3)) {
             Ok((ethertype::IPV4, l3)) => note_port(&notes.v4, &self.program.v4, v4, frame, l3, now),
             Ok((ethertype::IPV6, l3)) => note_port(&notes.v6, &self.program.v6, v6, frame, l3, now),
             _ => None,
         };
-        match done {
-            Some(()) => self.resume(interface, queue, frame),
-            None => self.counters.failed.add(),
+        let Some(found) = found else {
+            self.counters.failed.add();
+            return None;
+        };
+        // If there is none, it counts the refusal.
+        self.resume(interface, queue, frame);
+        if found {
+            None
+        } else {
+            self.answer(interface, Drop::PortsExhausted, 0, frame)
         }
     }
 
@@ -162,6 +196,22 @@ impl Desk {
 
     /// Cuts a packet into fragments, which go through the program one after the other.
     fn cut(&mut self, interface: u32, queue: u32, mtu: u32, bytes: &[u8]) {
+        self.resume_cut(interface, queue, mtu, bytes);
+        // It may have been a fragment itself, and others wait for it, which are as long.
+        if let Some((wanted, _)) = wanted(bytes) {
+            let now = Instant::now();
+            if self.narrow.len() >= MOST {
+                self.narrow.retain(|_, (_, until)| now < *until);
+            }
+            if self.narrow.len() < MOST {
+                self.narrow
+                    .insert(wanted, (mtu, now + self.fragment_timeout));
+            }
+            self.release(wanted);
+        }
+    }
+
+    fn resume_cut(&self, interface: u32, queue: u32, mtu: u32, bytes: &[u8]) {
         let Some(fragments) = cut(bytes, mtu) else {
             self.counters.failed.add();
             return;
@@ -174,9 +224,33 @@ impl Desk {
             }
         }
         self.counters.resumed.add();
-        // It may have been a fragment itself, and others wait for it.
-        if let Some((wanted, _)) = wanted(bytes) {
-            self.release(wanted);
+    }
+
+    /// Keeps a frame until there is a way for it.
+    fn keep_for_way(&mut self, interface: u32, queue: u32, bytes: &[u8]) {
+        let now = Instant::now();
+        if (self.way_came).is_some_and(|at| now.saturating_duration_since(at) < RECENT) {
+            self.resume(interface, queue, bytes);
+            return;
+        }
+        self.waits += 1;
+        let frame = Frame {
+            interface,
+            queue,
+            bytes: bytes.to_vec(),
+            position: 0,
+        };
+        let (wanted, until) = (Wanted::Way(self.waits), now + PATIENCE);
+        let lost = self.held.keep(wanted, frame, now, until, PATIENCE);
+        self.counters.overflowed.add_many(lost);
+    }
+
+    /// There is a way that was not there before.
+    pub fn way_has_come(&mut self) {
+        self.way_came = Some(Instant::now());
+        let is_way = |wanted: &Wanted| matches!(wanted, Wanted::Way(_));
+        for frame in self.held.release_all(is_way) {
+            self.resume(frame.interface, frame.queue, &frame.bytes);
         }
     }
 
@@ -185,21 +259,34 @@ impl Desk {
         self.held.next()
     }
 
-    /// Looks what of that which waits can go on.
-    pub fn look(&mut self, now: Instant) {
+    /// Looks what of that which waits can go on. Gives what is to be sent back, and by which interface.
+    pub fn look(&mut self, now: Instant) -> Vec<(u32, Vec<u8>)> {
         let (due, expired) = self.held.due(now);
-        self.counters.expired.add_many(expired);
         for wanted in due {
             self.release(wanted);
         }
+        let mut answers = Vec::new();
+        for (wanted, frame) in expired {
+            self.counters.expired.add();
+            if let Wanted::Way(_) = wanted {
+                let (reason, bytes) = (Drop::NoNextHop, &frame.bytes);
+                let answer = self.answer(frame.interface, reason, 0, bytes);
+                answers.extend(answer.map(|answer| (frame.interface, answer)));
+            }
+        }
+        answers
     }
 
     /// Lets those go on whose time has come.
     fn release(&mut self, wanted: Wanted) {
         loop {
+            let notes = &self.program.notes;
+            let fresh = Freshness::now(self.fragment_timeout);
             let end = match wanted {
-                Wanted::V4(key) => self.program.notes.v4.datagrams.get(&key).map(|it| end(&it)),
-                Wanted::V6(key) => self.program.notes.v6.datagrams.get(&key).map(|it| end(&it)),
+                Wanted::V4(key) => notes.v4.datagrams.get(&key).and_then(|it| fresh.end(&it)),
+                Wanted::V6(key) => notes.v6.datagrams.get(&key).and_then(|it| fresh.end(&it)),
+                // Whoever knows says so: `way_has_come`.
+                Wanted::Way(_) => None,
             };
             let Some(end) = end else {
                 return;
@@ -207,45 +294,68 @@ impl Desk {
             let Some(frame) = self.held.release(&wanted, |start| start <= end) else {
                 return;
             };
-            self.resume(frame.interface, frame.queue, &frame.bytes);
-        }
-    }
-
-    /// The box's own address on an interface.
-    fn address(&mut self, interface: u32, is_ipv6: bool, now: Instant) -> Option<IpAddr> {
-        let (addresses, _) = match self.addresses.get(&interface) {
-            Some(known) if now.saturating_duration_since(known.1) < REMEMBERED => *known,
-            _ => {
-                let addresses = (addresses(interface).unwrap_or_default(), now);
-                self.addresses.insert(interface, addresses);
-                addresses
+            let (interface, queue, bytes) = (frame.interface, frame.queue, &frame.bytes);
+            match self.narrow.get(&wanted) {
+                Some(&(mtu, _)) if is_longer(bytes, mtu) => {
+                    self.resume_cut(interface, queue, mtu, bytes);
+                }
+                _ => self.resume(interface, queue, bytes),
             }
-        };
-        addresses[usize::from(is_ipv6)]
-    }
-}
-
-/// The first address of an interface in either family that other links know too.
-fn addresses(interface: u32) -> io::Result<[Option<IpAddr>; 2]> {
-    let name = nix::net::if_::if_indextoname(interface)?;
-    let name = name.to_string_lossy();
-    let mut found = [None; 2];
-    for entry in nix::ifaddrs::getifaddrs()? {
-        let address = entry.address.and_then(|address| {
-            let v4 = address.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
-        });
-        if let Some(address) = address
-            && entry.interface_name == name
-            && !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
-        {
-            found[usize::from(address.is_ipv6())].get_or_insert(address);
         }
     }
-    Ok(found)
+
+    /// What an interface is.
+    fn interface(&mut self, index: u32, now: Instant) -> Interface {
+        match self.interfaces.get(&index) {
+            Some((known, at)) if now.saturating_duration_since(*at) < REMEMBERED => *known,
+            _ => {
+                let interface = Interface::read(index).unwrap_or_default();
+                self.interfaces.insert(index, (interface, now));
+                interface
+            }
+        }
+    }
 }
 
-/// Searches a port as the program has noted, and notes what was found.
+/// What is to be known of an interface.
+#[derive(Clone, Copy, Debug, Default)]
+struct Interface {
+    /// Its link-layer address.
+    mac: Option<[u8; 6]>,
+    /// The first address of it, IPv4 and IPv6, that other links know too.
+    addresses: [Option<IpAddr>; 2],
+}
+
+impl Interface {
+    fn read(index: u32) -> io::Result<Self> {
+        let name = nix::net::if_::if_indextoname(index)?;
+        let name = name.to_string_lossy();
+        let mut found = Self::default();
+        let entries = nix::ifaddrs::getifaddrs()?;
+        for entry in entries.filter(|entry| entry.interface_name == name) {
+            let Some(address) = entry.address else {
+                continue;
+            };
+            if let Some(link) = address.as_link_addr() {
+                found.mac = link.addr();
+            } else if let Some(v4) = address.as_sockaddr_in() {
+                found.addresses[0].get_or_insert(IpAddr::from(v4.ip()));
+            } else if let Some(v6) = address.as_sockaddr_in6()
+                && !v6.ip().is_unicast_link_local()
+            {
+                found.addresses[1].get_or_insert(IpAddr::from(v6.ip()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a packet is longer than an interface takes.
+fn is_longer(frame: &[u8], mtu: u32) -> bool {
+    parse::ethernet(&frame).is_ok_and(|l2| frame.len() - l2.l3 > mtu as usize)
+}
+
+/// Searches a port as the program has noted, and notes what was found: whether there was one.
 fn note_port<F: Family>(
     notes: &Notes<F>,
     flows: &View<F>,
@@ -253,7 +363,7 @@ fn note_port<F: Family>(
     frame: &[u8],
     l3: usize,
     now: Instant,
-) -> Option<()> {
+) -> Option<bool> {
     let tuple = parse::tuple(&frame, l3).ok()?;
     let mut search = notes.searches.get(&tuple)?;
     search.state = match searcher.find(flows, &search, now) {
@@ -263,15 +373,37 @@ fn note_port<F: Family>(
         }
         None => state::NONE,
     };
-    notes.searches.set(&tuple, search).ok()
+    notes.searches.set(&tuple, search).ok()?;
+    Some(search.state == state::FOUND)
 }
 
-/// Up to where a datagram's fragments may go on. Of one that does not go on, all get the same.
-fn end<F: Family>(datagram: &Datagram<F>) -> u32 {
-    if Way::is_counter(datagram.fate) {
-        datagram.end
-    } else {
-        u32::MAX
+/// Which datagrams the program still knows.
+struct Freshness {
+    now: Tick,
+    timeout: u32,
+}
+
+impl Freshness {
+    fn now(timeout: Duration) -> Self {
+        Self {
+            // It is there on Linux.
+            now: now().unwrap_or_default(),
+            timeout: Tick::from_nanoseconds(timeout.as_nanos() as u64).0.max(1),
+        }
+    }
+
+    /// Up to where a datagram's fragments may go on: `None` when it is not known any more, or complete. Of one that does not
+    /// go on, all get the same.
+    fn end<F: Family>(&self, datagram: &Datagram<F>) -> Option<u32> {
+        if datagram.is_stale(self.now, self.timeout) {
+            None
+        } else if !Way::is_counter(datagram.fate) {
+            Some(u32::MAX)
+        } else if datagram.is_complete() {
+            None
+        } else {
+            Some(datagram.end())
+        }
     }
 }
 

@@ -9,8 +9,7 @@ pub const MOST: usize = 4096;
 /// How many frames wait for the same thing at most: those of a datagram of 64 KiB in pieces of 1,280 bytes.
 pub const MOST_EACH: usize = 64;
 
-/// When to look again, after each look: soon at first, since most waits are short.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// How long after a look to look again, at most; it is twice as long as before each time.
 const LAST_LOOK: Duration = Duration::from_millis(64);
 
 /// A frame as it came.
@@ -72,16 +71,23 @@ impl<K: Copy + Eq + std::hash::Hash> Held<K> {
         self.looks.keys().next().copied()
     }
 
-    /// Keeps a frame until `until`, unless others of the same kind came before and wait till then. Says how many frames
-    /// there was no room for.
-    pub fn keep(&mut self, key: K, frame: Frame, now: Instant, until: Instant) -> usize {
+    /// Keeps a frame until `until`, unless others of the same kind came before and wait till then; `patience` is when to look
+    /// first. Says how many frames there was no room for.
+    pub fn keep(
+        &mut self,
+        key: K,
+        frame: Frame,
+        now: Instant,
+        until: Instant,
+        patience: Duration,
+    ) -> usize {
         let mut lost = 0;
         if !self.groups.contains_key(&key) {
             let group = Group {
                 frames: Vec::new(),
                 until,
-                look: now + FIRST_LOOK,
-                patience: FIRST_LOOK,
+                look: now + patience,
+                patience,
             };
             self.looks.entry(group.look).or_default().push(key);
             self.order.push_back((until, key));
@@ -114,10 +120,10 @@ impl<K: Copy + Eq + std::hash::Hash> Held<K> {
         lost
     }
 
-    /// Gives the things to look at now, and drops what has waited too long; says how many frames that were.
-    pub fn due(&mut self, now: Instant) -> (Vec<K>, usize) {
+    /// Gives the things to look at now, and the frames that have waited too long.
+    pub fn due(&mut self, now: Instant) -> (Vec<K>, Vec<(K, Frame)>) {
         let mut due = Vec::new();
-        let mut expired = 0;
+        let mut expired = Vec::new();
         while let Some(entry) = self.looks.first_entry() {
             if *entry.key() > now {
                 break;
@@ -128,7 +134,7 @@ impl<K: Copy + Eq + std::hash::Hash> Held<K> {
                     continue;
                 };
                 if group.until <= now {
-                    expired += self.take(&key).len();
+                    expired.extend(self.take(&key).into_iter().map(|frame| (key, frame)));
                     continue;
                 }
                 group.look = (now + group.patience).min(group.until.max(now));
@@ -164,6 +170,12 @@ impl<K: Copy + Eq + std::hash::Hash> Held<K> {
         Some(frame)
     }
 
+    /// All frames that wait for what `wanted` picks; they wait no longer.
+    pub fn release_all(&mut self, wanted: impl Fn(&K) -> bool) -> Vec<Frame> {
+        let keys: Vec<K> = self.groups.keys().copied().filter(wanted).collect();
+        keys.iter().flat_map(|key| self.take(key)).collect()
+    }
+
     fn take(&mut self, key: &K) -> Vec<Frame> {
         let frames = self.groups.remove(key).map(|group| group.frames);
         let frames = frames.unwrap_or_default();
@@ -178,6 +190,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const SOON: Duration = Duration::from_millis(1);
 
     fn frame(position: u32) -> Frame {
         Frame {
@@ -193,7 +206,7 @@ mod tests {
         let now = Instant::now();
         let mut held = Held::default();
         for position in [3, 1, 2] {
-            assert_eq!(held.keep('a', frame(position), now, now + SECOND), 0);
+            assert_eq!(held.keep('a', frame(position), now, now + SECOND, SOON), 0);
         }
         assert_eq!(held.release(&'a', |position| position == 2), None);
         for position in 1..=3 {
@@ -208,11 +221,11 @@ mod tests {
     fn looks_become_rare_and_end() {
         let start = Instant::now();
         let mut held = Held::default();
-        held.keep('a', frame(1), start, start + SECOND);
+        held.keep('a', frame(1), start, start + SECOND, SOON);
         let mut looks = 0;
         while let Some(next) = held.next() {
             let (due, expired) = held.due(next);
-            assert_eq!(due.len() + expired, 1);
+            assert_eq!(due.len() + expired.len(), 1);
             looks += due.len();
             assert!(next <= start + SECOND);
         }
@@ -228,14 +241,14 @@ mod tests {
         let mut lost = 0;
         for number in 0..MOST + 10 {
             let until = now + SECOND + Duration::from_nanos(number as u64);
-            lost += held.keep(number, frame(1), now, until);
+            lost += held.keep(number, frame(1), now, until, SOON);
         }
         assert_eq!((held.count(), lost), (MOST, 10));
         // The oldest went.
         assert_eq!(held.release(&9, |_| true), None);
         assert!(held.release(&10, |_| true).is_some());
         let lost: usize = (0..MOST_EACH as u32 + 5)
-            .map(|position| held.keep(usize::MAX, frame(position), now, now + SECOND))
+            .map(|position| held.keep(usize::MAX, frame(position), now, now + SECOND, SOON))
             .sum();
         assert_eq!(lost, 5 + MOST_EACH - 1);
     }
@@ -244,13 +257,13 @@ mod tests {
     fn a_thing_that_comes_again_waits_anew() {
         let now = Instant::now();
         let mut held = Held::default();
-        held.keep('a', frame(1), now, now + SECOND);
+        held.keep('a', frame(1), now, now + SECOND, SOON);
         held.release(&'a', |_| true).unwrap();
         let later = now + SECOND / 2;
-        held.keep('a', frame(1), later, later + SECOND);
+        held.keep('a', frame(1), later, later + SECOND, SOON);
         let (_, expired) = held.due(now + SECOND);
-        assert_eq!((expired, held.count()), (0, 1));
+        assert_eq!((expired.len(), held.count()), (0, 1));
         let (_, expired) = held.due(later + SECOND + SECOND);
-        assert_eq!((expired, held.count()), (1, 0));
+        assert_eq!((expired.len(), held.count()), (1, 0));
     }
 }

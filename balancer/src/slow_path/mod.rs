@@ -8,6 +8,7 @@
 //! - An IPv4 packet that is too long for its next link is [`cut`], and its fragments go through the program again.
 //! - A new connection for which the program found no source port gets one, if any is free ([`ports`]), and goes through the
 //!   program again.
+//! - A packet for which there is no way waits until one to a backend comes, and goes through the program again.
 //! - A fragment that comes before the one before it waits for that ([`held`]), and then goes through the program again.
 //!
 //! The sockets copy, also where a driver could do without: with zero-copy it would give every frame of the queue to
@@ -137,6 +138,11 @@ impl SlowPath {
     /// Sets how long fragments wait for those before them.
     pub fn set_fragment_timeout(&self, timeout: Duration) {
         self.send(Command::FragmentTimeout(timeout));
+    }
+
+    /// Tells it that there is a way to a backend that was not there before.
+    pub fn way_has_come(&self) {
+        self.send(Command::Way);
     }
 
     /// Closes the sockets of all interfaces but these.

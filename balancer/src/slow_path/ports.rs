@@ -1,6 +1,7 @@
 //! The search for a source port that is free: every one is looked at.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use balancer_common::family::Family;
@@ -19,18 +20,20 @@ const PLACES: usize = 4096;
 pub struct Searcher<F: Family> {
     /// Where no port was free: reply tuples without their destination port, and until when.
     barren: HashMap<Tuple<F>, Instant>,
-    /// Where to begin next: by chance once, then where the last search ended.
-    next: u32,
+    /// Where searches begin: by chance, so that nobody guesses which port is found.
+    starts: RandomState,
+    /// How many there were.
+    count: u64,
 }
 
 impl<F: Family> Searcher<F> {
-    /// One that begins anywhere.
+    /// One that has found nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
         Self {
             barren: HashMap::new(),
-            next: random as u32,
+            starts: RandomState::new(),
+            count: 0,
         }
     }
 
@@ -50,11 +53,12 @@ impl<F: Family> Searcher<F> {
             return None;
         }
         let span = u32::from(search.ports.last - search.ports.first) + 1;
+        self.count += 1;
+        let start = self.starts.hash_one(self.count) as u32;
         for further in 0..span {
-            let index = self.next.wrapping_add(further) % span;
+            let index = start.wrapping_add(further) % span;
             let port = search.ports.first + index as u16;
             if find(lines, &at(port)).is_none() {
-                self.next = index + 1;
                 return Some(port);
             }
         }

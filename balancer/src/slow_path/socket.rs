@@ -32,6 +32,8 @@ pub struct Socket {
     descriptor: XdpSocket,
     slab: HeapSlab,
     umem: Umem,
+    /// How many frames the fill ring is to be given.
+    owed: usize,
 }
 
 impl Socket {
@@ -76,6 +78,7 @@ impl Socket {
             descriptor,
             slab: HeapSlab::with_capacity(RING as usize),
             umem,
+            owed: 0,
         })
     }
 
@@ -93,40 +96,33 @@ impl Socket {
         self.fd().try_clone_to_owned()
     }
 
-    /// Reads what has come. `each` is given the note and the frame, and gives what is to be sent back by the same
-    /// interface. Says how many answers found no room.
-    pub fn receive(&mut self, mut each: impl FnMut(Note, &[u8]) -> Option<Vec<u8>>) -> usize {
-        let mut lost = 0;
-        let mut answers = Vec::new();
+    /// Reads what has come: `each` is given the note and the frame.
+    pub fn receive(&mut self, mut each: impl FnMut(Note, &[u8])) {
         for _ in 0..ROUNDS {
             // SAFETY: the packets are freed below, before the memory goes.
             let count = unsafe { self.receive.recv(&self.umem, &mut self.slab) };
-            if count == 0 {
-                break;
-            }
             while let Some(mut packet) = self.slab.pop_back() {
                 const NOTE: i32 = size_of::<Note>().cast_signed() as i32;
                 let note = packet.adjust_head(-NOTE);
                 if note.is_ok()
                     && let Some((note, frame)) = packet.split_first_chunk()
-                    && let Some(answer) = each(read(*note), frame)
                 {
-                    answers.push(answer);
+                    each(read(*note), frame);
                 }
                 self.umem.free_packet(packet);
             }
-            // As many as came: the ring takes all that it is given, or none.
+            // As many as came: the ring takes all that it is given, or none, for a moment after the kernel has written.
+            self.owed += count;
             // SAFETY: as above.
-            unsafe { self.fill.enqueue(&mut self.umem, count) };
-            for answer in answers.drain(..) {
-                lost += usize::from(!self.transmit(&answer));
+            self.owed -= unsafe { self.fill.enqueue(&mut self.umem, self.owed) };
+            if count == 0 {
+                break;
             }
         }
-        lost
     }
 
     /// Sends a frame out of the interface. Says whether there was room.
-    fn transmit(&mut self, frame: &[u8]) -> bool {
+    pub fn transmit(&mut self, frame: &[u8]) -> bool {
         self.completion.dequeue(&mut self.umem, RING as usize);
         // SAFETY: the packet is sent, or freed, before the memory goes.
         let Some(mut packet) = (unsafe { self.umem.alloc() }) else {
@@ -180,12 +176,4 @@ fn refused(error: xdp::socket::SocketError) -> io::Error {
         SocketCreation(error) | Bind(error) => error,
         SetSockOpt { inner, .. } | GetSockOpt { inner, .. } | RingMap { inner, .. } => inner,
     }
-}
-
-/// The receive queues of an interface.
-///
-/// # Errors
-/// There is no such interface.
-pub fn queues(interface: u32) -> io::Result<u32> {
-    Ok(NicIndex(interface).queue_counts()?.rx_count().max(1))
 }

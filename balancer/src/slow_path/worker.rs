@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use super::desk::Desk;
-use super::socket::{Socket, queues};
+use super::socket::Socket;
 
 /// What `poll` counts time in.
 const TICK: Duration = Duration::from_millis(1);
@@ -28,6 +29,8 @@ pub enum Command {
     Retain(Vec<u32>),
     /// How long fragments wait.
     FragmentTimeout(Duration),
+    /// That there is a way that was not there before.
+    Way,
     /// To end.
     End,
 }
@@ -61,15 +64,10 @@ impl Worker {
     /// Works until it is told to end.
     pub fn run(mut self) {
         loop {
-            let gone = match self.wait() {
-                Ok(gone) => gone,
-                Err(error) => {
-                    tracing::error!(%error, "the slow path has ended: nobody is told of dropped packets");
-                    return;
-                }
-            };
-            self.sockets
-                .retain(|bound| !gone.contains(&bound.interface));
+            if let Err(error) = self.wait() {
+                tracing::error!(%error, "the slow path has ended: nobody is told of dropped packets");
+                return;
+            }
             // Before the sockets, which new ones may stand behind.
             let _ = self.bell.read();
             while let Ok(command) = self.commands.try_recv() {
@@ -81,22 +79,32 @@ impl Worker {
                         .sockets
                         .retain(|bound| interfaces.contains(&bound.interface)),
                     Command::FragmentTimeout(timeout) => self.desk.fragment_timeout = timeout,
+                    Command::Way => self.desk.way_has_come(),
                     Command::End => return,
                 }
             }
+            let mut answers = Vec::new();
             for bound in &mut self.sockets {
                 let (interface, queue) = (bound.interface, bound.queue);
-                let lost = bound
-                    .socket
-                    .receive(|note, frame| self.desk.take(interface, queue, note, frame));
-                self.desk.counters.unsent.add_many(lost);
+                bound.socket.receive(|note, frame| {
+                    let answer = self.desk.take(interface, queue, note, frame);
+                    answers.extend(answer.map(|answer| (interface, answer)));
+                });
             }
-            self.desk.look(Instant::now());
+            answers.extend(self.desk.look(Instant::now()));
+            for (interface, answer) in answers {
+                // By its first queue: there may be fewer to send than to receive.
+                let at = |bound: &&mut Bound| bound.interface == interface;
+                let socket = self.sockets.iter_mut().find(at);
+                if !socket.is_some_and(|bound| bound.socket.transmit(&answer)) {
+                    self.desk.counters.unsent.add();
+                }
+            }
         }
     }
 
-    /// Waits until there is something to do. Gives the interfaces that are gone.
-    fn wait(&self) -> io::Result<Vec<u32>> {
+    /// Waits until there is something to do.
+    fn wait(&self) -> io::Result<()> {
         let sockets = self.sockets.iter().map(|bound| bound.socket.fd());
         let mut polled: Vec<PollFd<'_>> = std::iter::once(self.bell.as_fd())
             .chain(sockets)
@@ -111,33 +119,32 @@ impl Worker {
             None => PollTimeout::NONE,
         };
         match poll(&mut polled, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        let broken = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
-        let gone = polled[1..].iter().zip(&self.sockets);
-        let gone = gone.filter(|(polled, _)| {
-            polled
-                .revents()
-                .is_some_and(|events| events.intersects(broken))
-        });
-        Ok(gone.map(|(_, bound)| bound.interface).collect())
     }
 
     fn open(&mut self, interface: u32) -> io::Result<Vec<OwnedFd>> {
         self.sockets.retain(|bound| bound.interface != interface);
-        let mut opened = Vec::new();
         let mut descriptors = Vec::new();
-        for queue in 0..queues(interface)? {
-            let socket = Socket::open(interface, queue)?;
+        for queue in 0.. {
+            let socket = match Socket::open(interface, queue) {
+                Ok(socket) => socket,
+                // There is no such queue any more.
+                Err(error) if queue > 0 && error.raw_os_error() == Some(libc::EINVAL) => break,
+                Err(error) if queue > 0 => {
+                    tracing::warn!(interface, queue, %error, "no AF_XDP socket for this queue and those behind it");
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             descriptors.push(socket.duplicate()?);
-            opened.push(Bound {
+            self.sockets.push(Bound {
                 interface,
                 queue,
                 socket,
             });
         }
-        self.sockets.append(&mut opened);
         Ok(descriptors)
     }
 }

@@ -1,10 +1,13 @@
 //! Neighbours, links and routes change.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use balancer::control::document::BackendState;
-use balancer_lab::{Announce, KeepAlive, MacAddress, TcpEcho, WebConfig, WebServer, eventually};
+use balancer_lab::{
+    Announce, KeepAlive, MacAddress, TcpEcho, UdpEcho, WebConfig, WebServer, eventually,
+};
 
 use crate::schedule::{backend, nth};
 use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
@@ -39,6 +42,55 @@ fn site(name: &str, count: usize) -> Option<(Site, Vec<TcpEcho>)> {
         .collect();
     site.start(&nth("192.0.2.10:7", &backends));
     Some((site, echo))
+}
+
+/// A packet for which there is no way waits for one, and is sent when it comes. If none comes, its sender hears of it.
+#[test]
+fn a_packet_without_a_way_waits() {
+    let Some(mut site) = Site::new("waits", Shape::Links, 1) else {
+        return;
+    };
+    let echo = UdpEcho::start(&site.backends[0], [7]).unwrap();
+    site.start(&both_families("7").replace("name =", "protocol = \"udp\"\nname ="));
+    let socket = site
+        .client
+        .udp_socket("192.0.2.1:7001".parse().unwrap())
+        .unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.connect("192.0.2.10:7").unwrap();
+    let ask = || {
+        socket.send(b"?").unwrap();
+        socket.recv(&mut [0; 16])
+    };
+    ask().unwrap();
+    let is = |state| {
+        eventually("the daemon to follow the routes", PATIENCE, || {
+            site.services()[0].backends[0].state == state
+        })
+        .unwrap();
+    };
+    site.balancer.ip("route del 10.0.1.0/24 dev eth1").unwrap();
+    is(BackendState::Unresolved);
+    socket.send(b"?").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(echo.datagrams(), 1);
+    site.balancer
+        .ip("route add 10.0.1.0/24 dev eth1 src 10.0.1.1")
+        .unwrap();
+    socket.recv(&mut [0; 16]).unwrap();
+    assert_eq!(echo.datagrams(), 2);
+
+    site.balancer.ip("route del 10.0.1.0/24 dev eth1").unwrap();
+    is(BackendState::Unresolved);
+    // Else it may be taken for one that the way has come too late for.
+    std::thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    let error = ask().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{error}");
+    assert!(start.elapsed() >= Duration::from_millis(900));
+    let status = site.status();
+    assert_eq!(status.slow_path.expired, 1, "{:?}", status.slow_path);
+    assert_eq!(status.packets.dropped, 0, "{:?}", status.packets);
 }
 
 #[test]

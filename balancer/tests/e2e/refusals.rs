@@ -39,7 +39,7 @@ fn where_it_cannot_run() {
         .arg(&config);
     let text = one_line(&mut old);
     assert!(
-        text.contains("is too old: balancerd needs 5.12 or newer"),
+        text.contains("is too old: balancerd needs 5.18 or newer"),
         "{text}"
     );
 

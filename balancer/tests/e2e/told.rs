@@ -102,6 +102,18 @@ fn a_segment_without_a_connection_is_reset() {
     }
 }
 
+#[test]
+fn clients_are_told_in_generic_mode_too() {
+    let Some(mut site) = Site::new("generic", Shape::Links, 1) else {
+        return;
+    };
+    site.datapath_key("xdp_mode = \"generic\"");
+    site.start(&services(0));
+    for to in [V4, V6] {
+        assert_eq!(connect(&site, to).0, ErrorKind::ConnectionRefused, "{to}");
+    }
+}
+
 /// What traceroute lives by: the box says that it is there, the packet is not sent on and opens nothing.
 #[test]
 fn the_box_is_a_hop() {

@@ -292,6 +292,15 @@ impl Engines {
         }
     }
 
+    /// Forgets the datagrams of which fragments have come.
+    pub fn forget_datagrams(&mut self) {
+        self.memory.datagrams_v4.clear();
+        self.memory.datagrams_v6.clear();
+        if let Some(kernel) = &self.kernel {
+            kernel.notes.clear();
+        }
+    }
+
     /// Takes a flow over IPv4 out of the tables, and leaves the other direction's.
     pub fn forget(&mut self, tuple: &Tuple<V4>) {
         let forget = |table: &FlowTable<V4>| {
@@ -360,7 +369,9 @@ impl Engines {
         self.stats.verdicts[counter] += 1;
         assert_eq!(stats, self.stats, "{about}: verdicts");
         let exit = Exit::of_counter(counter as u32);
-        let handed_over = exit.is_punt() || exit.is_told() && self.memory.has_slow_path;
+        // Of those whose senders are told only so many are handed over.
+        let may_be_handed_over = exit.is_told() && self.memory.has_slow_path;
+        let handed_over = exit.is_punt() || may_be_handed_over && result.return_value == 4;
         let action = match counter {
             0 => 3,
             1 => 4,

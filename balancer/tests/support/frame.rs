@@ -243,7 +243,7 @@ impl Frame {
             Some((start, length)) => {
                 let end = whole.len().min(start + length);
                 let (offset, more) = (start as u16 / 8, u16::from(end < whole.len()));
-                (&whole[start..end], Some((offset, more)))
+                (&whole[start.min(end)..end], Some((offset, more)))
             }
         };
         let mut frame = [self.destination_mac, self.source_mac].concat();

@@ -158,6 +158,17 @@ fn out_of_order() -> Vec<Vector> {
             .client(question6(LAST), forwarded6())
             .counts(0, 1, [3, V6_LENGTHS], [0, 0])
             .leaves(2, 1),
+        Vector::new("a fragment behind the last one is of another datagram", DNS)
+            .slow_path()
+            .client(question(FIRST), forwarded())
+            .client(part(&large(CLIENT, DNS_AT), (1480, 3000)), forwarded())
+            .client(
+                udp(CLIENT, DNS_AT).payload(&[7; 4000]).cut(3008, 800),
+                punted(Punt::Fragment),
+            )
+            .client(question(FIRST), forwarded())
+            .counts(0, 1, [3, 1500 + 1548 + 1500], [0, 0])
+            .leaves(2, 1),
         Vector::new("a fragment behind a gap is dropped when nobody waits", DNS)
             .client(question(FIRST), forwarded())
             .client(question(LAST), dropped(Drop::FragmentOrphan))
@@ -291,6 +302,15 @@ fn of_others() -> Vec<Vector> {
         .client(part(&elsewhere, LAST), passed(Pass::Fragment))
         .client(part(&elsewhere, SECOND), passed(Pass::Fragment))
         .client(part(&elsewhere, SECOND), passed(Pass::Fragment)),
+        Vector::new(
+            "the same identification again to a port without a service",
+            DNS,
+        )
+        .client(part(&elsewhere, FIRST), passed(Pass::NoService))
+        .client(part(&elsewhere, FIRST), passed(Pass::NoService))
+        .client(question(FIRST), forwarded())
+        .counts(0, 1, [1, 1500], [0, 0])
+        .leaves(2, 1),
         Vector::new("the fragments of another protocol", DNS)
             .slow_path()
             .client(routing.clone().cut(0, 64), passed(Pass::OtherProtocol))

@@ -125,6 +125,15 @@ fn from_the_backend() -> Vec<Vector> {
             inward(TIME_EXCEEDED, ROUTER, &segment(BOX, ONE), WHOLE).checksum_off_by(7),
             to_client(WEB_AT, CLIENT).quoting(&segment(CLIENT, WEB_AT), WHOLE),
         ),
+        opened("a first fragment is quoted").backend(
+            inward(
+                TIME_EXCEEDED,
+                ROUTER,
+                &segment(BOX, ONE).fragment(0x2000),
+                WHOLE,
+            ),
+            to_client(WEB_AT, CLIENT).quoting(&segment(CLIENT, WEB_AT).fragment(0x2000), WHOLE),
+        ),
         opened("its time to live ends here").backend(
             inward(TIME_EXCEEDED, ROUTER, &segment(BOX, ONE), WHOLE).ttl(1),
             dropped(Drop::TtlExceeded),
@@ -250,11 +259,11 @@ fn left_alone() -> Vec<Vector> {
             inward(TIME_EXCEEDED, ROUTER, &segment, 19),
         ),
         left(
-            "an error about a fragment",
+            "an error about a fragment that is not the first",
             inward(
                 TIME_EXCEEDED,
                 ROUTER,
-                &segment.clone().fragment(0x2000),
+                &segment.clone().fragment(0x2001),
                 WHOLE,
             ),
         ),

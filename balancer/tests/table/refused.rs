@@ -151,6 +151,17 @@ fn no_way() -> Vec<Vector> {
             .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, TWO))
             .counts(1, 1, [1, 40], [0, 0])
             .leaves(2, 1),
+        Vector::new(
+            "the way to the backend is not known yet, and somebody waits",
+            WEB,
+        )
+        .hop(Hop::default())
+        .slow_path()
+        .client(tcp("S", CLIENT, WEB_AT), punted(Punt::NextHop))
+        .ways(Hop::new(BACKEND_SIDE, BACKEND_MAC, BOX_MAC), None)
+        .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, TWO))
+        .counts(1, 1, [1, 40], [0, 0])
+        .leaves(2, 1),
         Vector::new("all source ports to the backend are in use", ONE_BACKEND)
             .source_ports("source_ports = \"4000-4000\"")
             .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))

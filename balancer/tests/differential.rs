@@ -137,7 +137,7 @@ fn random_frame(chance: &mut Chance) -> Vec<u8> {
         };
         frame = frame.numbers(number(), number());
     }
-    match chance.below(6) {
+    match chance.below(16) {
         // A piece of it, which may follow another, overlap it, or come too early.
         0 => {
             let payload = vec![0x5a; chance.below(300) as usize];

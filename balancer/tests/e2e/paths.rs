@@ -9,6 +9,9 @@ use balancer_lab::{
     Announce, KeepAlive, MacAddress, TcpEcho, UdpEcho, WebConfig, WebServer, eventually,
 };
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Ipv4RecvErr;
+
 use crate::schedule::{backend, nth};
 use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
 
@@ -58,6 +61,8 @@ fn a_packet_without_a_way_waits() {
         .unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     socket.connect("192.0.2.10:7").unwrap();
+    // Else the kernel keeps to itself that a host is unreachable.
+    setsockopt(&socket, Ipv4RecvErr, &true).unwrap();
     let ask = || {
         socket.send(b"?").unwrap();
         socket.recv(&mut [0; 16])
@@ -86,7 +91,14 @@ fn a_packet_without_a_way_waits() {
     std::thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
     let error = ask().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{error}");
+    let status = site.status();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::HostUnreachable,
+        "{error}: {:?} {:?}",
+        status.slow_path,
+        status.packets
+    );
     assert!(start.elapsed() >= Duration::from_millis(900));
     let status = site.status();
     assert_eq!(status.slow_path.expired, 1, "{:?}", status.slow_path);

@@ -255,3 +255,169 @@ fn reset(segment: &TcpSlice<'_>) -> TcpHeader {
     }
     header
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
+mod tests {
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    const LINK: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    const CLIENT: [u8; 4] = [192, 0, 2, 1];
+    const SERVICE: [u8; 4] = [192, 0, 2, 10];
+    const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    const SERVICE6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
+
+    /// A frame made by `build`, padded as Ethernet does.
+    fn frame(build: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut frame = Vec::new();
+        build(&mut frame);
+        let length = frame.len().max(60);
+        frame.resize(length, 0);
+        frame
+    }
+
+    fn tcp(change: impl FnOnce(&mut TcpHeader), payload: &[u8]) -> Vec<u8> {
+        let mut header = TcpHeader::new(4000, 80, 1000, 1024);
+        change(&mut header);
+        let builder = PacketBuilder::ethernet2(LINK.0, LINK.1).ipv4(CLIENT, SERVICE, 9);
+        frame(|frame| builder.tcp_header(header).write(frame, payload).unwrap())
+    }
+
+    fn udp(payload: &[u8]) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2(LINK.0, LINK.1).ipv4(CLIENT, SERVICE, 9);
+        frame(|frame| builder.udp(4000, 53).write(frame, payload).unwrap())
+    }
+
+    fn udp6(payload: &[u8]) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2(LINK.0, LINK.1).ipv6(CLIENT6, SERVICE6, 9);
+        frame(|frame| builder.udp(4000, 53).write(frame, payload).unwrap())
+    }
+
+    fn answer(reason: Drop, frame: &[u8]) -> Option<Vec<u8>> {
+        let complaint = Complaint::of(reason, 1300, frame)?;
+        let own = match complaint.source {
+            IpAddr::V4(_) => [192, 0, 2, 254].into(),
+            IpAddr::V6(_) => SERVICE6.into(),
+        };
+        complaint.answer(Some(own))
+    }
+
+    /// The RST for a segment.
+    fn reset_of(frame: &[u8]) -> TcpHeader {
+        let answer = answer(Drop::NoConnection, frame).unwrap();
+        let packet = SlicedPacket::from_ethernet(&answer).unwrap();
+        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) =
+            (packet.net, packet.transport)
+        else {
+            panic!("{answer:02x?}");
+        };
+        assert_eq!(ip.header().source(), SERVICE);
+        assert_eq!(ip.header().destination(), CLIENT);
+        assert_eq!(ip.header().ttl(), TTL);
+        let header = tcp.to_header();
+        assert_eq!((header.source_port, header.destination_port), (80, 4000));
+        assert_eq!(
+            tcp.checksum(),
+            tcp.calc_checksum_ipv4(SERVICE, CLIENT).unwrap()
+        );
+        assert!(header.rst && !header.syn && !header.fin);
+        header
+    }
+
+    #[test]
+    fn a_reset_has_the_numbers_that_are_expected() {
+        let reset = reset_of(&tcp(|header| header.syn = true, &[]));
+        assert_eq!((reset.ack, reset.sequence_number), (true, 0));
+        assert_eq!(reset.acknowledgment_number, 1001);
+        // Padding is no data.
+        let reset = reset_of(&tcp(|header| header.fin = true, b"12345"));
+        assert_eq!((reset.ack, reset.acknowledgment_number), (true, 1006));
+        let reset = reset_of(&tcp(
+            |header| {
+                header.ack = true;
+                header.acknowledgment_number = 77;
+            },
+            b"12345",
+        ));
+        assert_eq!((reset.ack, reset.sequence_number), (false, 77));
+    }
+
+    #[test]
+    fn errors_are_not_too_long() {
+        for (frame, longest) in [(udp(&[7; 1400]), 576), (udp6(&[7; 1400]), 1280)] {
+            let answer = answer(Drop::NoBackend, &frame).unwrap();
+            assert_eq!(answer.len() - ETHERNET, longest);
+            // The packet as it came, behind the headers.
+            let headers = if longest == 576 {
+                HEADERS_V4
+            } else {
+                HEADERS_V6
+            };
+            let quote = &answer[ETHERNET + headers..];
+            assert_eq!(quote, &frame[ETHERNET..ETHERNET + quote.len()]);
+        }
+    }
+
+    #[test]
+    fn the_service_says_what_concerns_it_and_the_box_the_rest() {
+        let source = |answer: Vec<u8>| answer[ETHERNET + 12..ETHERNET + 16].to_vec();
+        assert_eq!(
+            source(answer(Drop::NoBackend, &udp(b"?")).unwrap()),
+            SERVICE
+        );
+        let frame = udp(b"?");
+        assert_eq!(
+            source(answer(Drop::TtlExceeded, &frame).unwrap()),
+            [192, 0, 2, 254]
+        );
+        let answer = answer(Drop::NoNextHop, &frame).unwrap();
+        // Host unreachable.
+        assert_eq!(answer[ETHERNET + 20..ETHERNET + 22], [3, 1]);
+        assert_eq!(answer[ETHERNET + 8], TTL);
+    }
+
+    #[test]
+    fn nobody_is_told_of_resets_errors_and_later_fragments() {
+        let reset = tcp(|header| header.rst = true, &[]);
+        assert_eq!(answer(Drop::TtlExceeded, &reset), None);
+        let error = Icmpv4Type::DestinationUnreachable(Unreachable4::Port);
+        let builder = PacketBuilder::ethernet2(LINK.0, LINK.1).ipv4(CLIENT, SERVICE, 9);
+        let error = frame(|frame| builder.icmpv4(error).write(frame, &[0; 28]).unwrap());
+        assert_eq!(answer(Drop::TtlExceeded, &error), None);
+        let mut fragment = udp(&[7; 100]);
+        // The first may be complained about.
+        fragment[ETHERNET + 6] = 0x20;
+        assert!(answer(Drop::TtlExceeded, &fragment).is_some());
+        fragment[ETHERNET + 7] = 1;
+        assert_eq!(answer(Drop::TtlExceeded, &fragment), None);
+        let mut group = udp(b"?");
+        group[6] |= 1;
+        assert_eq!(answer(Drop::TtlExceeded, &group), None);
+    }
+
+    #[test]
+    fn only_who_wants_it_whole_hears_that_it_is_too_big() {
+        let mut frame = udp(&[7; 1400]);
+        frame[ETHERNET + 6] = 0x40;
+        let error = answer(Drop::TooBig, &frame).unwrap();
+        assert_eq!(error[ETHERNET + 20..ETHERNET + 22], [3, 4]);
+        assert_eq!(error[ETHERNET + 26..ETHERNET + 28], 1300_u16.to_be_bytes());
+        frame[ETHERNET + 6] = 0;
+        assert_eq!(answer(Drop::TooBig, &frame), None);
+        let error = answer(Drop::TooBig, &udp6(&[7; 1400])).unwrap();
+        assert_eq!(error[ETHERNET + 40], 2);
+        assert_eq!(error[ETHERNET + 44..ETHERNET + 48], 1300_u32.to_be_bytes());
+    }
+
+    #[test]
+    fn tags_are_kept() {
+        let mut frame = udp(b"?");
+        frame.splice(12..12, [0x88, 0xa8, 0, 7, 0x81, 0, 0, 5]);
+        let answer = answer(Drop::NoBackend, &frame).unwrap();
+        assert_eq!(answer[..6], frame[6..12]);
+        assert_eq!(answer[6..12], frame[..6]);
+        assert_eq!(answer[12..22], frame[12..22]);
+    }
+}

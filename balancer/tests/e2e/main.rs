@@ -8,6 +8,7 @@ mod control;
 mod counters;
 mod crash;
 mod fragments;
+mod hostile;
 mod icmp;
 mod life;
 mod loss;

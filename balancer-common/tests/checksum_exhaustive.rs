@@ -17,7 +17,7 @@
 //!   65,535 checksums stand for one sum each, the update is always the same word, and never 0x0000.
 #![cfg(not(loom))]
 
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use balancer_common::checksum::{fold, replace, update, update_udp};
 
@@ -65,7 +65,7 @@ fn every_update_is_what_computing_anew_gives() {
                 })
             })
             .collect();
-        let results = workers.into_iter().map(|worker| worker.join());
+        let results = workers.into_iter().map(ScopedJoinHandle::join);
         results
             .flat_map(|result| result.expect("it has counted"))
             .collect()

@@ -302,7 +302,7 @@ fn tuple<F: Family>(from: SocketAddr, to: SocketAddr, protocol: u8) -> Tuple<F> 
 impl World {
     fn new(slow_path: bool) -> Self {
         let mut engines = Engines::in_memory(SIZES);
-        engines.about = "at the start".to_owned();
+        engines.about = String::from("at the start");
         let weights = [1; 3];
         engines.set_up(&Setting {
             services: services(weights),

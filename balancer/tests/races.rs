@@ -589,13 +589,14 @@ fn last_ports<F: Side>(lookup: FlowLookup) {
 
 /// The slow path has found the last free port for two connections at once: one gets it.
 fn found_for_both<F: Side>(racers: &mut Loaded, lookup: FlowLookup) {
-    let races = races(FOR_PORTS) / 10;
+    let count = races(FOR_PORTS) / 10;
     remove(F::table(&racers.kernel), |_| false);
     settle::<F>(racers, 0, |port| port == FIRST_PORT);
+    // Of the backend and of the service.
     let id = if F::VERSION == 4 { 0 } else { 2 };
     let backend = racers.backends[id];
     let before = racers.counters();
-    for number in 0..races {
+    for number in 0..count {
         // Their own port is taken.
         let clients = [1, 2].map(|client| {
             let client = client + 2 * number as u32 % 0xfff0;
@@ -613,7 +614,7 @@ fn found_for_both<F: Side>(racers: &mut Loaded, lookup: FlowLookup) {
                 backend: id as u16,
                 state: search::state::FOUND,
                 since: now().unwrap(),
-                reserved: 0,
+                service: id as u32,
             };
             let searches = &F::notes(&racers.kernel).searches;
             searches.set(&client.tuple, found).unwrap();
@@ -634,9 +635,9 @@ fn found_for_both<F: Side>(racers: &mut Loaded, lookup: FlowLookup) {
     let after = racers.counters();
     let [exhausted, contended] =
         [Drop::PortsExhausted, Drop::Contended].map(|reason| after.since(&before, reason.into()));
-    assert_eq!(exhausted + contended, races as u64);
+    assert_eq!(exhausted + contended, count as u64);
     println!(
-        "{lookup:?}, IPv{}: {races} races for the last port, which was found for both, {contended} packets to come again",
+        "{lookup:?}, IPv{}: {count} races for the last port, which was found for both, {contended} packets to come again",
         F::VERSION
     );
 }

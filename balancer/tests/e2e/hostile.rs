@@ -1,6 +1,7 @@
 //! A thousand of each frame that nobody has reason to send: each is counted, none gets anywhere, and the daemon is none the
 //! wiser.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -47,9 +48,11 @@ fn services() -> String {
             ("4", "192.0.2.10:9", "10.0.1.3:9"),
             ("6", "[2001:db8::10]:9", "[2001:db8:1::3]:9"),
         ] {
-            text += &format!(
+            write!(
+                text,
                 "[[service]]\nname = \"{protocol}{family}\"\nlisten = \"{listen}\"\nprotocol = \"{protocol}\"\nbackend = [{{ address = \"{to}\" }}]\n"
-            );
+            )
+            .unwrap();
         }
     }
     text
@@ -195,7 +198,7 @@ fn fragment(mut frame: Vec<u8>, start: u16, length: usize, more: bool) -> Vec<u8
     let from = usize::from(start).min(behind.len());
     let piece = &behind[from..behind.len().min(from + length)];
     if end == V4_END {
-        set(&mut frame, IP + 6, start / 8 | u16::from(more) << 13);
+        set(&mut frame, IP + 6, (start / 8) | (u16::from(more) << 13));
     } else {
         frame.extend([frame[IP + 6], 0]);
         frame.extend((start | u16::from(more)).to_be_bytes());

@@ -272,7 +272,7 @@ fn frames() -> u64 {
     std::env::var("BALANCER_FRAMES")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(20_000)
+        .unwrap_or(100_000)
 }
 
 fn seed() -> u64 {
@@ -309,7 +309,7 @@ fn both_engines_do_the_same() {
         all_are_whole(&engines.memory.v4);
         all_are_whole(&engines.memory.v6);
         assert!(
-            forwarded > frames() / 4,
+            forwarded > frames() / 6,
             "only {forwarded} frames were forwarded"
         );
         let verdicts = engines.stats.verdicts.iter();

@@ -8,7 +8,6 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t bpf bpf /sys/fs/bpf
-mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 exec </dev/null >/dev/ttyS1 2>&1
 echo "BOOTED $(uname -r)"

@@ -84,7 +84,7 @@ pub fn try_touch<F: Family, L: Lines<F>>(
         before.state.is_settled(segment.flags()) && after.acknowledge(segment.acknowledgement);
     if !is_settled || meta.is(Stage::Dying) {
         // A client that came back may have opened another connection in the place of a reply's own, which is gone.
-        let peer = peer_of(lines, flow);
+        let peer = find(lines, &flow.peer()).filter(|peer| peer.is_answered_by(flow));
         let other = match peer {
             None if reply => return Touched::Gone,
             None => None,
@@ -145,12 +145,6 @@ pub fn try_touch<F: Family, L: Lines<F>>(
         totals.completed.add(1);
     }
     Touched::Alive
-}
-
-/// The flow of the other direction. A function of its own, whose tuples are off the stack again when the rules are asked.
-#[inline(never)]
-fn peer_of<'a, F: Family, L: Lines<F>>(lines: &'a L, flow: &Flow<F>) -> Option<&'a Flow<F>> {
-    find(lines, &flow.peer()).filter(|peer| peer.is_answered_by(flow))
 }
 
 /// Makes a flow live again that the daemon is about to remove. Says whether it is live.

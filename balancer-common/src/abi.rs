@@ -25,8 +25,25 @@ pub const SEARCHES: u32 = 1 << 12;
 /// How many datagrams are known of which a fragment has come.
 pub const DATAGRAMS: u32 = 1 << 14;
 
-/// The number in [`map::PROGRAMS`] of the program that goes on with fragments.
-pub const FRAGMENTS: u32 = 0;
+/// The names of the programs: that of interfaces, and those of the [parts](crate::pipeline::Part) it goes on to.
+pub mod program {
+    use crate::pipeline::Part;
+
+    /// The one that interfaces have.
+    pub const BALANCER: &str = "balancer";
+
+    /// All.
+    pub const ALL: [&str; 1 + Part::ALL.len()] = [BALANCER, of(Part::Fragments), of(Part::Errors)];
+
+    /// That of a part.
+    #[must_use]
+    pub const fn of(part: Part) -> &'static str {
+        match part {
+            Part::Fragments => "fragments",
+            Part::Errors => "errors",
+        }
+    }
+}
 
 /// The name of a constant of the object, a byte that the loader sets. Not 0: a frame is sent out of the interface that it
 /// came in by as out of any other, by a redirect. A veth wakes its peer for frames transmitted from within the program
@@ -61,7 +78,7 @@ pub mod map {
     pub const SEARCHES_V4: &str = "SEARCHES_V4";
     /// The same of IPv6.
     pub const SEARCHES_V6: &str = "SEARCHES_V6";
-    /// The programs that the first one goes on to.
+    /// The programs that the first one goes on to, by the number of their [part](crate::pipeline::Part).
     pub const PROGRAMS: &str = "PROGRAMS";
     /// The sockets of the slow path. Not pinned: they end with the daemon.
     pub const SOCKETS: &str = "SOCKETS";

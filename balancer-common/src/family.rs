@@ -9,7 +9,7 @@ use crate::icmp::Quoted;
 use crate::packet::Packet;
 use crate::parse::{self, L3};
 use crate::tuple::Tuple;
-use crate::verdict::{Drop, Exit};
+use crate::verdict::{Drop, Exit, Pass};
 use crate::wire::{ipv4, ipv6, protocol};
 use crate::word::Word;
 
@@ -420,7 +420,7 @@ impl Family for V6 {
         let (start, next) = (offset + ipv6::LENGTH, header.next_header());
         let (protocol, l4) = match parse::transport(packet, start, next, header.payload_length()) {
             Ok((protocol, skipped)) => (protocol, start + usize::from(skipped)),
-            Err(exit) if exit.is_fragment() => {
+            Err(exit) if exit == Pass::Fragment.into() => {
                 let fragment = parse::ipv6_fragment(packet, offset).ok()?;
                 if fragment.start > 0 {
                     return None;

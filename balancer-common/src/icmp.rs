@@ -6,16 +6,17 @@
 //! that one's sender knows it. It changes nothing of the connection, and is no sign of life.
 
 use crate::checksum::{self, TTL_DECREMENT, fold, replace};
-use crate::family::Family;
+use crate::family::{Family, V4, V6};
 use crate::hop::Hop;
 use crate::packet::Packet;
+use crate::parse;
 use crate::pipeline::next_hop;
 use crate::table::find;
 use crate::table::flow::Flow;
 use crate::tables::Tables;
 use crate::tuple::{PortsProtocol, Tuple};
 use crate::verdict::{Drop, Exit, Pass, Way};
-use crate::wire::{ETHERNET, protocol, put, tcp, u16_at, u32_at, udp};
+use crate::wire::{ETHERNET, ethertype, protocol, put, tcp, u16_at, u32_at, udp};
 
 /// The length of an error's header: type, code, checksum and four bytes by type.
 pub const LENGTH: usize = 8;
@@ -28,38 +29,19 @@ const QUOTED: usize = 8;
 
 /// An error about a connection, as it came.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Quote<F: Family> {
+struct Quote<F: Family> {
     /// The tuple of the flow that it goes with.
-    pub tuple: Tuple<F>,
+    tuple: Tuple<F>,
     /// Its own addresses.
     outer: F::Pair,
     /// Where the ICMP header begins.
-    header: u32,
+    header: usize,
     /// Where the quoted network header begins.
-    network: u32,
+    network: usize,
     /// Where the quoted transport header begins.
-    transport: u32,
+    transport: usize,
     /// Where the packet ends.
-    end: u32,
-    /// Where it goes. Here, not on the stack: what forwards an error stands in the middle of the longest chain of calls.
-    hop: Hop,
-}
-
-impl<F: Family> Quote<F> {
-    /// Room for one.
-    pub const NONE: Self = Self {
-        tuple: Tuple {
-            addresses: F::NO_PAIR,
-            ports: PortsProtocol(0),
-        },
-        outer: F::NO_PAIR,
-        header: 0,
-        network: 0,
-        transport: 0,
-        end: 0,
-        hop: Hop::from_words(0, 0, 0),
-    };
+    end: usize,
 }
 
 /// What an error quotes of a network header.
@@ -73,35 +55,47 @@ pub struct Quoted<F: Family> {
     pub l4: usize,
 }
 
-/// The way of an ICMP packet whose network header is at `l3`. `quote` is room for what it quotes.
+/// Decides what a packet gets, of which [`crate::pipeline::decide`] has said that it is neither TCP nor UDP, and rewrites it
+/// if it is to be sent on.
 ///
 /// # Errors
-/// [`Pass::OtherProtocol`] for what is no error about a connection.
+/// Why it is not sent on: [`Pass::OtherProtocol`] for what is no error about a connection.
 #[inline(always)]
-pub fn forward<F: Family, P: Packet, T: Tables<F>>(
+pub fn decide<P: Packet, T: Tables<V4> + Tables<V6>>(
+    packet: &mut P,
+    tables: &T,
+    interface: u32,
+) -> Result<Way, Exit> {
+    let l2 = parse::ethernet(packet)?;
+    match l2.ethertype {
+        ethertype::IPV4 => forward::<V4, P, T>(packet, tables, interface, l2.l3),
+        ethertype::IPV6 => forward::<V6, P, T>(packet, tables, interface, l2.l3),
+        _ => Err(Pass::NotIp.into()),
+    }
+}
+
+/// The way of an ICMP packet whose network header is at `l3`.
+#[inline(always)]
+fn forward<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     interface: u32,
     l3: usize,
-    quote: &mut Quote<F>,
 ) -> Result<Way, Exit> {
-    tables.read_quote(packet, l3, quote)?;
+    let quote: Quote<F> = read(packet, l3)?;
     let flow = find(tables, &quote.tuple).ok_or(Pass::OtherProtocol)?;
-    quote.hop = next_hop(tables, interface, flow);
-    if !quote.hop.is_known() {
+    let hop = next_hop(tables, interface, flow);
+    if !hop.is_known() {
         return Err(Drop::NoNextHop.into());
     }
+    rewrite(packet, l3, &quote, flow, &hop)?;
     // Not counted with the flow's own: they may come on any CPU.
-    tables.rewrite_quote(packet, l3, quote, flow)?;
-    Ok(Way::by(&quote.hop, interface))
+    Ok(Way::by(&hop, interface))
 }
 
 /// Reads an error and what it quotes.
-///
-/// # Errors
-/// As above.
 #[inline(always)]
-pub fn read<F: Family, P: Packet>(packet: &P, l3: usize, quote: &mut Quote<F>) -> Result<(), Exit> {
+fn read<F: Family, P: Packet>(packet: &P, l3: usize) -> Result<Quote<F>, Exit> {
     let outer = F::parse(packet, l3)?;
     if outer.protocol != F::ICMP || usize::from(outer.payload) < LENGTH {
         return Err(Pass::OtherProtocol.into());
@@ -122,28 +116,27 @@ pub fn read<F: Family, P: Packet>(packet: &P, l3: usize, quote: &mut Quote<F>) -
     }
     let transport: &[u8; QUOTED] = packet.window(quoted.l4).ok_or(Pass::OtherProtocol)?;
     let ports = u32_at(transport, 0).rotate_left(16);
-    quote.tuple = Tuple {
-        addresses: F::reversed(quoted.addresses),
-        ports: PortsProtocol::from_wire(ports, quoted.protocol),
-    };
-    quote.outer = outer.addresses;
-    quote.header = outer.l4 as u32;
-    quote.network = network as u32;
-    quote.transport = quoted.l4 as u32;
-    quote.end = end as u32;
-    Ok(())
+    Ok(Quote {
+        tuple: Tuple {
+            addresses: F::reversed(quoted.addresses),
+            ports: PortsProtocol::from_wire(ports, quoted.protocol),
+        },
+        outer: outer.addresses,
+        header: outer.l4,
+        network,
+        transport: quoted.l4,
+        end,
+    })
 }
 
-/// Translates an error and what it quotes.
-///
-/// # Errors
-/// [`Drop::TtlExceeded`]; the packet is as it was.
+/// Translates an error and what it quotes. With an error the packet is as it was.
 #[inline(always)]
-pub fn rewrite<F: Family, P: Packet>(
+fn rewrite<F: Family, P: Packet>(
     packet: &mut P,
     l3: usize,
     quote: &Quote<F>,
     flow: &Flow<F>,
+    hop: &Hop,
 ) -> Result<(), Exit> {
     // The frame's first bytes before its others: the compiler knows that these are there if those are, the prover does not.
     let _: &[u8; ETHERNET] = packet.window(0).ok_or(Drop::Truncated)?;
@@ -152,19 +145,14 @@ pub fn rewrite<F: Family, P: Packet>(
     let outer_delta = F::replaced(quote.outer, new);
     let quoted_delta = F::replaced(quote.tuple.addresses, new);
     F::rewrite(packet, l3, &new, fold(outer_delta + TTL_DECREMENT))?;
-    F::rewrite_quoted(
-        packet,
-        bounded(quote.network),
-        &F::reversed(new),
-        fold(quoted_delta),
-    )?;
+    F::rewrite_quoted(packet, quote.network, &F::reversed(new), fold(quoted_delta))?;
     // What all this adds to the sum that the error's own checksum is of. An IPv4 header's checksum, which is quoted too,
     // has taken up the quoted addresses; that of ICMPv6 covers them and the error's own (RFC 4443, section 2.3).
     let mut delta = replace(u64::from(quote.tuple.ports.wire()), u64::from(ports));
     if F::VERSION == 6 {
         delta += outer_delta + quoted_delta;
     }
-    let transport = bounded(quote.transport);
+    let transport = quote.transport;
     let quoted: &mut [u8; QUOTED] = packet.window_mut(transport).ok_or(Drop::Truncated)?;
     put(quoted, 0, ports.rotate_left(16).to_ne_bytes());
     if quote.tuple.ports.protocol() == protocol::UDP {
@@ -172,7 +160,7 @@ pub fn rewrite<F: Family, P: Packet>(
         let sum = checksum::update_udp(old, transport_delta);
         put(quoted, udp::CHECKSUM, sum.to_ne_bytes());
         delta += replace(old.into(), sum.into());
-    } else if transport + tcp::CHECKSUM + 2 <= bounded(quote.end)
+    } else if transport + tcp::CHECKSUM + 2 <= quote.end
         && let Some(quoted) = packet.window_mut::<2>(transport + tcp::CHECKSUM)
     {
         let old = u16::from_ne_bytes(*quoted);
@@ -180,19 +168,9 @@ pub fn rewrite<F: Family, P: Packet>(
         *quoted = sum.to_ne_bytes();
         delta += replace(old.into(), sum.into());
     }
-    let header: &mut [u8; LENGTH] = packet
-        .window_mut(bounded(quote.header))
-        .ok_or(Drop::Truncated)?;
+    let header: &mut [u8; LENGTH] = packet.window_mut(quote.header).ok_or(Drop::Truncated)?;
     let sum = checksum::update(u16_at(header, CHECKSUM), fold(delta));
     put(header, CHECKSUM, sum.to_ne_bytes());
-    quote
-        .hop
-        .write(packet.window_mut(0).ok_or(Drop::Truncated)?);
+    hop.write(packet.window_mut(0).ok_or(Drop::Truncated)?);
     Ok(())
-}
-
-/// An offset as the prover wants to see it: no frame is longer.
-#[inline(always)]
-const fn bounded(offset: u32) -> usize {
-    (offset & 0x7fff) as usize
 }

@@ -40,7 +40,7 @@ pub fn open<F: Family, T: Tables<F>>(
 ) -> Result<(), Exit> {
     tables.plan(opening, connection)?;
     match tables.enter(connection) {
-        Err(exit) if exit.is_exhausted() => {}
+        Err(exit) if exit == Drop::PortsExhausted.into() => {}
         result => return result,
     }
     let result = match tables.search_port(connection) {
@@ -48,7 +48,7 @@ pub fn open<F: Family, T: Tables<F>>(
         refused => refused,
     };
     if let Err(exit) = result
-        && exit.is_exhausted()
+        && exit == Drop::PortsExhausted.into()
     {
         tables.count_refused(connection.service.into(), Drop::PortsExhausted);
     }

@@ -488,7 +488,7 @@ pub fn headers<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Header
 /// The verdict for one that is malformed, or neither TCP nor UDP.
 pub fn tuple<F: Family, P: Packet>(packet: &P, offset: usize) -> Result<Tuple<F>, Exit> {
     match headers(packet, offset) {
-        Err(exit) if exit.is_fragment() => {
+        Err(exit) if exit == Pass::Fragment.into() => {
             let fragment = F::fragment(packet, offset)?;
             Ok(first_fragment(packet, offset, &fragment)?.tuple)
         }

@@ -10,6 +10,7 @@
 use crate::family::{Family, V4, V6};
 use crate::fragment;
 use crate::hop::{self, Hop};
+use crate::icmp;
 use crate::nat;
 use crate::open::Opening;
 use crate::packet::Packet;
@@ -30,14 +31,46 @@ pub fn process<P: Packet, T: Tables<V4> + Tables<V6>>(
     tables: &T,
     interface: u32,
 ) -> Verdict {
-    match decide(packet, tables, interface) {
-        Err(exit) if exit.is_fragment() => fragment::decide(packet, tables, interface).into(),
-        decision => decision.into(),
+    let decision = decide(packet, tables, interface);
+    match decision.map_err(Part::after) {
+        Err(Some(Part::Fragments)) => fragment::decide(packet, tables, interface),
+        Err(Some(Part::Errors)) => icmp::decide(packet, tables, interface),
+        _ => decision,
+    }
+    .into()
+}
+
+/// What goes on with the packets that [`decide`] leaves to it. In the kernel each is a program of its own: one stack has no
+/// room for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Part {
+    /// [`fragment::decide`].
+    Fragments,
+    /// [`icmp::decide`].
+    Errors,
+}
+
+impl Part {
+    /// Each, by its number.
+    pub const ALL: [Self; 2] = [Self::Fragments, Self::Errors];
+
+    /// The one that goes on with a packet that got `exit` from [`decide`].
+    #[inline(always)]
+    #[must_use]
+    pub fn after(exit: Exit) -> Option<Self> {
+        if exit == Pass::Fragment.into() {
+            Some(Self::Fragments)
+        } else if exit == Pass::OtherProtocol.into() {
+            Some(Self::Errors)
+        } else {
+            None
+        }
     }
 }
 
-/// The same, for an engine that has no use for the reason's name: a number is one word. Of a fragment it says only that:
-/// [`fragment::decide`] goes on.
+/// The way of most packets, for an engine that has no use for the reason's name: a number is one word. Others are left to a
+/// [`Part`].
 ///
 /// # Errors
 /// Why the packet is not sent on.
@@ -63,13 +96,7 @@ fn forward<F: Family, P: Packet, T: Tables<F>>(
     interface: u32,
     l3: usize,
 ) -> Result<Way, Exit> {
-    let headers: Headers<F> = match parse::headers(packet, l3) {
-        Ok(headers) => headers,
-        Err(exit) if exit == Pass::OtherProtocol.into() => {
-            return tables.forward_error(packet, interface, l3);
-        }
-        Err(exit) => return Err(exit),
-    };
+    let headers: Headers<F> = parse::headers(packet, l3)?;
     patient(tables, forward_known(packet, tables, interface, &headers))
 }
 
@@ -80,7 +107,7 @@ pub(crate) fn patient<F: Family, T: Tables<F>>(
     result: Result<Way, Exit>,
 ) -> Result<Way, Exit> {
     match result {
-        Err(exit) if exit.is_no_next_hop() && tables.takes(Punt::NextHop) => {
+        Err(exit) if exit == Drop::NoNextHop.into() && tables.takes(Punt::NextHop) => {
             Err(Punt::NextHop.into())
         }
         result => result,

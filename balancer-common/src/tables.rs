@@ -4,7 +4,6 @@ use crate::abi::Path;
 use crate::family::Family;
 use crate::fragment::{self, Datagram, Key, Room};
 use crate::hop::{Hop, Hops};
-use crate::icmp::{self, Quote};
 use crate::image::Image;
 use crate::open::{self, Opening};
 use crate::packet::Packet;
@@ -135,21 +134,6 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
         pipeline::ask(self, flow, interface)
     }
 
-    /// [`icmp::forward`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline(always)]
-    fn forward_error<P: Packet>(
-        &self,
-        packet: &mut P,
-        interface: u32,
-        l3: usize,
-    ) -> Result<Way, Exit> {
-        let mut quote = Quote::NONE;
-        icmp::forward(packet, self, interface, l3, &mut quote)
-    }
-
     /// [`fragment::forward`].
     ///
     /// # Errors
@@ -163,35 +147,6 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
     ) -> Result<Way, Exit> {
         let mut room = Room::NONE;
         fragment::forward(packet, self, interface, l3, &mut room)
-    }
-
-    /// [`icmp::read`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline(always)]
-    fn read_quote<P: Packet>(
-        &self,
-        packet: &P,
-        l3: usize,
-        quote: &mut Quote<F>,
-    ) -> Result<(), Exit> {
-        icmp::read(packet, l3, quote)
-    }
-
-    /// [`icmp::rewrite`].
-    ///
-    /// # Errors
-    /// As there.
-    #[inline(always)]
-    fn rewrite_quote<P: Packet>(
-        &self,
-        packet: &mut P,
-        l3: usize,
-        quote: &Quote<F>,
-        flow: &Flow<F>,
-    ) -> Result<(), Exit> {
-        icmp::rewrite(packet, l3, quote, flow)
     }
 
     /// Counts a connection that a service refused.

@@ -244,27 +244,6 @@ impl Exit {
         self.0 >= FIRST_PUNT
     }
 
-    /// Whether there is no way for it.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_no_next_hop(self) -> bool {
-        self.0 == FIRST_DROP + Drop::NoNextHop as u32
-    }
-
-    /// Whether no source port was found.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_exhausted(self) -> bool {
-        self.0 == FIRST_DROP + Drop::PortsExhausted as u32
-    }
-
-    /// Whether it is a fragment, left to the kernel unless [`crate::fragment::decide`] says otherwise.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_fragment(self) -> bool {
-        self.0 == FIRST_PASS + Pass::Fragment as u32
-    }
-
     /// Whether the packet is dropped, and its sender is [told](Drop::is_told).
     #[inline(always)]
     #[must_use]

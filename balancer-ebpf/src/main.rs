@@ -1,4 +1,4 @@
-//! The XDP program: the frame in, the pipeline's verdict out.
+//! The XDP programs: the frame in, the pipeline's verdict out.
 #![no_std]
 #![no_main]
 #![expect(
@@ -17,9 +17,9 @@ use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::FRAGMENTS;
+use balancer_common::pipeline::{self, Part};
 use balancer_common::verdict::{Exit, Way};
-use balancer_common::{fragment, pipeline};
+use balancer_common::{fragment, icmp};
 
 use crate::maps::Maps;
 use crate::packet::Frame;
@@ -37,16 +37,16 @@ fn balancer(context: XdpContext) -> u32 {
     let interface = context.ingress_ifindex() as u32;
     let decision = pipeline::decide(&mut Frame::new(&context), &tables, interface);
     if let Err(exit) = decision
-        && exit.is_fragment()
+        && let Some(part) = Part::after(exit)
     {
-        // It does not come back, unless there is no such program: then the kernel has the fragment.
+        // It does not come back, unless there is no such program: then the kernel has the packet.
         // SAFETY: nothing of this program is used when another has taken its place.
-        unsafe { PROGRAMS.tail_call(&context, FRAGMENTS) };
+        unsafe { PROGRAMS.tail_call(&context, part as u32) };
     }
     act(&context, decision)
 }
 
-/// Goes on with fragments. A program of its own, since the stack has no room for both.
+/// [`Part::Fragments`].
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the signature is that of the macro"
@@ -61,8 +61,23 @@ fn fragments(context: XdpContext) -> u32 {
     act(&context, decision)
 }
 
+/// [`Part::Errors`].
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is that of the macro"
+)]
+#[xdp]
+fn errors(context: XdpContext) -> u32 {
+    let tables = Maps {
+        context: context.as_ptr(),
+    };
+    let interface = context.ingress_ifindex() as u32;
+    let decision = icmp::decide(&mut Frame::new(&context), &tables, interface);
+    act(&context, decision)
+}
+
 #[btf_map]
-static PROGRAMS: ProgramArray<1> = ProgramArray::new();
+static PROGRAMS: ProgramArray<{ Part::ALL.len() }> = ProgramArray::new();
 
 /// Counts a packet and turns what it gets into an action.
 #[inline(always)]

@@ -23,7 +23,6 @@ use balancer_common::abi::{
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::fragment::{self, Datagram, Key, Room};
 use balancer_common::hop::{HOPS as HOP_CELLS, Hop, HopCell, Hops};
-use balancer_common::icmp::{self, Quote};
 use balancer_common::image::{Cell, Image};
 use balancer_common::open::{self, Opening};
 use balancer_common::packet::Packet;
@@ -116,7 +115,6 @@ pub struct Scratch<F: Family> {
     opening: Opening,
     connection: Connection<F>,
     key: Tuple<F>,
-    quote: Quote<F>,
     room: Room<F>,
 }
 
@@ -150,7 +148,7 @@ pub trait FamilyMaps: Functions {
 /// once and for all, not anew for each way that leads to it. It knows nothing of the arguments then, not even that a
 /// pointer points to something.
 macro_rules! functions {
-    ($family:ident: $plan:ident, $enter:ident, $search_port:ident, $ask:ident, $touch:ident, $try_touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident, $forward_error:ident, $read_quote:ident, $rewrite_quote:ident) => {
+    ($family:ident: $plan:ident, $enter:ident, $search_port:ident, $ask:ident, $touch:ident, $try_touch:ident, $find_displaced:ident, $give_way:ident, $claim:ident, $enter_pair:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $plan(opening: *const Opening, connection: *mut Connection<$family>) -> u32 {
@@ -276,83 +274,7 @@ macro_rules! functions {
             })
         }
 
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $forward_error(context: *mut xdp_md, interface: u32, l3: u32) -> u64 {
-            let maps = Maps {
-                context: context.cast(),
-            };
-            let Some(scratch) = <$family as FamilyMaps>::scratch() else {
-                return encode_way(Err(Drop::NotReady.into()));
-            };
-            // SAFETY: this CPU's own value, and nothing else uses it until this function ends. Any bits are a quote, which
-            // is read before it is used.
-            let quote = unsafe { &mut (*scratch).quote };
-            let mut frame = Frame::new(&XdpContext::new(context));
-            let l3 = l3 as usize & 63;
-            encode_way(icmp::forward(&mut frame, &maps, interface, l3, quote))
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $read_quote(
-            context: *mut xdp_md,
-            l3: u32,
-            quote: *mut Quote<$family>,
-        ) -> u32 {
-            let frame = Frame::new(&XdpContext::new(context));
-            // SAFETY: as above.
-            Exit::encode(match unsafe { quote.as_mut() } {
-                Some(quote) => icmp::read(&frame, l3 as usize & 63, quote),
-                None => Err(Drop::NotReady.into()),
-            })
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $rewrite_quote(
-            context: *mut xdp_md,
-            l3: u32,
-            quote: *const Quote<$family>,
-            flow: *const Flow<$family>,
-        ) -> u32 {
-            let mut frame = Frame::new(&XdpContext::new(context));
-            // SAFETY: as above.
-            let arguments = unsafe { (quote.as_ref(), flow.as_ref()) };
-            Exit::encode(match arguments {
-                (Some(quote), Some(flow)) => {
-                    icmp::rewrite(&mut frame, l3 as usize & 63, quote, flow)
-                }
-                _ => Err(Drop::NotReady.into()),
-            })
-        }
-
         impl Functions for $family {
-            #[inline(always)]
-            fn forward_error(context: *mut c_void, interface: u32, l3: usize) -> Result<Way, Exit> {
-                decode_way($forward_error(context.cast(), interface, l3 as u32))
-            }
-
-            #[inline(always)]
-            fn read_quote(
-                context: *mut c_void,
-                l3: usize,
-                quote: &mut Quote<Self>,
-            ) -> Result<(), Exit> {
-                Exit::decode(unknown($read_quote(context.cast(), l3 as u32, quote)))
-            }
-
-            #[inline(always)]
-            fn rewrite_quote(
-                context: *mut c_void,
-                l3: usize,
-                quote: &Quote<Self>,
-                flow: &Flow<Self>,
-            ) -> Result<(), Exit> {
-                let code = $rewrite_quote(context.cast(), l3 as u32, quote, flow);
-                Exit::decode(unknown(code))
-            }
-
             #[inline(always)]
             fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit> {
                 Exit::decode(unknown($plan(opening, connection)))
@@ -419,8 +341,8 @@ macro_rules! functions {
     };
 }
 
-functions!(V4: plan_v4, enter_v4, search_port_v4, ask_v4, touch_v4, try_touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4, forward_error_v4, read_quote_v4, rewrite_quote_v4);
-functions!(V6: plan_v6, enter_v6, search_port_v6, ask_v6, touch_v6, try_touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6, forward_error_v6, read_quote_v6, rewrite_quote_v6);
+functions!(V4: plan_v4, enter_v4, search_port_v4, ask_v4, touch_v4, try_touch_v4, find_displaced_v4, give_way_v4, claim_v4, enter_pair_v4);
+functions!(V6: plan_v6, enter_v6, search_port_v6, ask_v6, touch_v6, try_touch_v6, find_displaced_v6, give_way_v6, claim_v6, enter_pair_v6);
 
 /// [`segment::advance`], a global function like these.
 #[unsafe(no_mangle)]
@@ -451,41 +373,8 @@ fn unknown(word: u32) -> u32 {
     opaque(word as usize) as u32
 }
 
-/// What [`icmp::forward`] says, as one number: an exit in the lower half, else the interface in the upper, 0 for the one
-/// that the packet came in by.
-#[inline(always)]
-fn encode_way(result: Result<Way, Exit>) -> u64 {
-    match result {
-        Ok(Way::Transmit) => 0,
-        Ok(Way::Redirect(interface)) => u64::from(interface) << 32,
-        Err(exit) => Exit::encode(Err(exit)).into(),
-    }
-}
-
-/// The inverse.
-#[inline(always)]
-fn decode_way(word: u64) -> Result<Way, Exit> {
-    let word = opaque(word as usize) as u64;
-    Exit::decode(word as u32)?;
-    Ok(match (word >> 32) as u32 {
-        0 => Way::Transmit,
-        interface => Way::Redirect(interface),
-    })
-}
-
 /// A family's functions.
 pub trait Functions: Family {
-    /// [`icmp::forward`].
-    fn forward_error(context: *mut c_void, interface: u32, l3: usize) -> Result<Way, Exit>;
-    /// [`icmp::read`].
-    fn read_quote(context: *mut c_void, l3: usize, quote: &mut Quote<Self>) -> Result<(), Exit>;
-    /// [`icmp::rewrite`].
-    fn rewrite_quote(
-        context: *mut c_void,
-        l3: usize,
-        quote: &Quote<Self>,
-        flow: &Flow<Self>,
-    ) -> Result<(), Exit>;
     /// [`open::plan`].
     fn plan(opening: &Opening, connection: &mut Connection<Self>) -> Result<(), Exit>;
     /// [`open::enter`].
@@ -968,11 +857,6 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn forward_error<P: Packet>(&self, _: &mut P, interface: u32, l3: usize) -> Result<Way, Exit> {
-        F::forward_error(self.context, interface, l3)
-    }
-
-    #[inline(always)]
     fn forward_fragment<P: Packet>(
         &self,
         packet: &mut P,
@@ -983,22 +867,6 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         // SAFETY: this CPU's own value, and nothing else uses this part of it until this function ends.
         let room = unsafe { &mut (*scratch).room };
         fragment::forward(packet, self, interface, l3, room)
-    }
-
-    #[inline(always)]
-    fn read_quote<P: Packet>(&self, _: &P, l3: usize, quote: &mut Quote<F>) -> Result<(), Exit> {
-        F::read_quote(self.context, l3, quote)
-    }
-
-    #[inline(always)]
-    fn rewrite_quote<P: Packet>(
-        &self,
-        _: &mut P,
-        l3: usize,
-        quote: &Quote<F>,
-        flow: &Flow<F>,
-    ) -> Result<(), Exit> {
-        F::rewrite_quote(self.context, l3, quote, flow)
     }
 
     #[inline(always)]

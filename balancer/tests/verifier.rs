@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use balancer::datapath::{FRAGMENTS_PROGRAM, PROGRAM};
-use balancer_common::abi::INDEXED;
+use balancer_common::abi::{INDEXED, program};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Instructions that the verifier may process, unless `BALANCER_BUDGET` says otherwise. The kernel's own limit is a
@@ -40,7 +39,7 @@ fn load(lookup: &str, indexed: u8) {
         .unwrap();
     let maps = start.elapsed();
     println!("maps made in {maps:.1?}");
-    for name in [PROGRAM, FRAGMENTS_PROGRAM] {
+    for name in program::ALL {
         verify(&mut ebpf, name, lookup);
     }
 }
@@ -52,7 +51,7 @@ fn verify(ebpf: &mut Ebpf, name: &str, lookup: &str) {
         .find_map(|line| line.strip_prefix("stack depth "))
         .unwrap_or("unknown");
     let start = Instant::now();
-    let program = program(ebpf, name);
+    let program = xdp(ebpf, name);
     program.load().unwrap();
     let verification = start.elapsed();
     let verified = program
@@ -76,7 +75,7 @@ fn verify(ebpf: &mut Ebpf, name: &str, lookup: &str) {
 fn verifier_log(ebpf: &mut Ebpf, name: &str) -> String {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
-    let result = program(ebpf, name).load();
+    let result = xdp(ebpf, name).load();
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     match result {
         Err(ProgramError::LoadError {
@@ -94,6 +93,6 @@ fn verifier_log(ebpf: &mut Ebpf, name: &str) -> String {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
     ebpf.program_mut(name).unwrap().try_into().unwrap()
 }

@@ -14,17 +14,19 @@ use aya::maps::{
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
-    BackendStats, FRAGMENTS, GEOMETRY, Globals, INDEXED, Identity, Link, Path, REDIRECTS_BACK,
-    SCHEMA, ServiceStats, Stats, map,
+    BackendStats, GEOMETRY, Globals, INDEXED, Identity, Link, Path, REDIRECTS_BACK, SCHEMA,
+    ServiceStats, Stats, map, program,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS, HopCell};
 use balancer_common::image::Cell;
+use balancer_common::pipeline::Part;
 use balancer_common::ports::PORT_WORDS;
 use balancer_common::table::tick::Tick;
 use balancer_common::table::{Geometry, index};
 use balancer_common::word::Word;
 
+use super::OBJECT;
 use super::compile::Image;
 use super::flows::FlowTable;
 use super::index::KernelIndex;
@@ -32,7 +34,6 @@ use super::injector::Injector;
 use super::mapped::{self, Mapped};
 use super::notes::{AllNotes, Entries, Notes};
 use super::raw::Record;
-use super::{FRAGMENTS_PROGRAM, OBJECT, PROGRAM};
 use crate::chain::chain;
 use crate::config::FlowLookup;
 
@@ -189,13 +190,15 @@ impl Kernel {
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
-        for name in [PROGRAM, FRAGMENTS_PROGRAM] {
-            program(&mut ebpf, name)?.load()?;
+        for name in program::ALL {
+            xdp(&mut ebpf, name)?.load()?;
         }
         let mut programs: ProgramArray<_> = take(&mut ebpf, map::PROGRAMS)?.try_into()?;
-        // The program of an earlier daemon goes on to this one from now on.
-        let fragments = program(&mut ebpf, FRAGMENTS_PROGRAM)?.fd()?;
-        programs.set(FRAGMENTS, fragments, 0)?;
+        for part in Part::ALL {
+            // The program of an earlier daemon goes on to this one from now on.
+            let program = xdp(&mut ebpf, program::of(part))?.fd()?;
+            programs.set(part as u32, program, 0)?;
+        }
         let totals = take(&mut ebpf, map::TOTALS)?;
         let hops = mapped(&take(&mut ebpf, map::HOPS)?, HOPS as usize)?;
         let mut kernel = Self {
@@ -252,7 +255,7 @@ impl Kernel {
     /// # Errors
     /// Never: the object has it.
     pub fn program(&mut self) -> Result<&mut Xdp, KernelError> {
-        program(&mut self.ebpf, PROGRAM)
+        xdp(&mut self.ebpf, program::BALANCER)
     }
 
     /// A way to give frames to the program.
@@ -519,7 +522,7 @@ fn mapped<T: mapped::Cell>(map: &Map, length: usize) -> Result<Mapped<T>, Kernel
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, KernelError> {
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, KernelError> {
     let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     Ok(program.try_into()?)
 }

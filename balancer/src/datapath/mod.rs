@@ -18,9 +18,3 @@ pub mod schedule;
 
 /// The compiled XDP program.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BALANCER_EBPF_OBJECT"));
-
-/// The program's name in the object.
-pub const PROGRAM: &str = "balancer";
-
-/// The name of the one that it goes on to with fragments.
-pub const FRAGMENTS_PROGRAM: &str = "fragments";

@@ -13,6 +13,7 @@ use balancer_common::abi::{
 use balancer_common::family::{KEYS, V4, V6};
 use balancer_common::fragment::{Datagram, Key};
 use balancer_common::hop::{HOPS, HopCell};
+use balancer_common::pipeline::Part;
 use balancer_common::ports::PORT_WORDS;
 use balancer_common::table::Totals;
 use balancer_common::table::flow::Flow;
@@ -235,7 +236,7 @@ fn shapes(sizes: Sizes) -> [(&'static str, u32, u32, u32); map::ALL.len() - 1] {
             size::<Datagram<V6>>(),
             DATAGRAMS,
         ),
-        (map::PROGRAMS, 4, 4, 1),
+        (map::PROGRAMS, 4, 4, Part::ALL.len() as u32),
         (map::TOTALS, 4, size::<Totals>(), 2),
         (map::LINKS, 4, size::<Link>(), MAX_LINKS),
         (map::PORTS, 4, 8, PORT_WORDS),

@@ -29,6 +29,7 @@ pub mod packet;
 pub mod parse;
 pub mod pipeline;
 pub mod ports;
+pub mod screen;
 pub mod search;
 pub mod table;
 pub mod tables;

@@ -3,6 +3,7 @@
 use crate::family::Family;
 use crate::hop::{self, Hop};
 use crate::image::{self, Service, SourceNat};
+use crate::screen;
 use crate::table;
 use crate::table::enter::{Connection, Refused, SourcePorts};
 use crate::table::flow::HopId;
@@ -75,6 +76,9 @@ pub fn plan<F: Family, T: Tables<F>>(
     // It will not be sent on, so it must not take a turn, a port and room: a traceroute to a service would.
     if opening.expired {
         return Err(Drop::TtlExceeded.into());
+    }
+    if !screen::passes(tables, &connection.tuple, opening.segment.sequence()) {
+        return Err(Drop::FirstPacket.into());
     }
     let service = image::service(&image, service).ok_or(Drop::NotReady)?;
     plan_for(tables, &image, &service, opening, connection).map_err(|reason| {

@@ -10,6 +10,7 @@ use crate::packet::Packet;
 use crate::parse;
 use crate::pipeline;
 use crate::ports::Ports;
+use crate::screen::Screen;
 use crate::search::{self, Search};
 use crate::table::Lines;
 use crate::table::enter::Connection;
@@ -22,7 +23,7 @@ use crate::verdict::{Drop, Exit, Punt, Way};
 /// The tables of one engine, for one address family: BPF maps in the XDP program, memory in user space.
 ///
 /// Any method may be called on several CPUs at once.
-pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Sized {
+pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Screen + Sized {
     /// One generation of the config.
     type Image: Image;
 

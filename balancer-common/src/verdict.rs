@@ -134,6 +134,8 @@ reasons! {
         TableFull = "table_full",
         /// The bound on half-open connections is reached.
         HalfOpenFull = "half_open_full",
+        /// Many connections are half-open: the first packet of another, which opens it when it comes again.
+        FirstPacket = "first_packet",
         /// No free source port was found for the backend.
         PortsExhausted = "ports_exhausted",
         /// Without source NAT, another connection has the same client, port and backend already.

@@ -29,6 +29,7 @@ use balancer_common::packet::Packet;
 use balancer_common::parse;
 use balancer_common::pipeline;
 use balancer_common::ports::{PORT_WORDS, Ports};
+use balancer_common::screen::{ROWS, Row, Screen};
 use balancer_common::search::{self, Search};
 use balancer_common::table::enter::{self, Connection, Refused};
 use balancer_common::table::flow::Flow;
@@ -77,6 +78,8 @@ static HOPS: Shared<HopCell, { HOP_CELLS as usize }> = Shared::new();
 static IMAGE: ArrayOfMaps<Cells, 1> = ArrayOfMaps::new();
 #[btf_map]
 static PORTS: Shared<Word, { PORT_WORDS as usize }> = Shared::new();
+#[btf_map]
+static SCREEN: Array<Row, { ROWS as usize }> = Array::new();
 #[btf_map]
 static GLOBALS: Array<Globals, 1> = Array::new();
 #[btf_map]
@@ -629,6 +632,13 @@ impl Ports for Maps {
     #[inline(always)]
     fn port_word(&self, index: u32) -> Option<&Word> {
         PORTS.get(index)
+    }
+}
+
+impl Screen for Maps {
+    #[inline(always)]
+    fn screen_row(&self, index: u32) -> Option<&Row> {
+        SCREEN.get(index)
     }
 }
 

@@ -483,6 +483,9 @@ impl World {
             Verdict::Drop(Drop::HalfOpenFull) => {
                 assert!(table_counts.1 + 1 >= SIZES.half_open.into());
             }
+            Verdict::Drop(Drop::FirstPacket) => {
+                assert!(table_counts.1 > u64::from(SIZES.half_open / 2));
+            }
             Verdict::Drop(Drop::TableFull) => assert!(has_backend),
             Verdict::Drop(Drop::TupleInUse) => assert!(matches!(who.service, 1 | 2)),
             Verdict::Drop(Drop::PortsExhausted) => {
@@ -695,6 +698,7 @@ impl Sum {
     fn check(&self) {
         println!("{self:?}");
         let reasons = [
+            Drop::FirstPacket,
             Drop::HalfOpenFull,
             Drop::NoBackend,
             Drop::NoConnection,

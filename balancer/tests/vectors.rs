@@ -21,8 +21,8 @@ const NEVER: &[(Verdict, &str)] = &[(
 
 fn engines() -> Engines {
     Engines::in_memory(Sizes {
-        connections: 4096,
-        half_open: 1024,
+        connections: 2 * table::HALF_OPEN,
+        half_open: table::HALF_OPEN,
         lookup: FlowLookup::Table,
     })
 }

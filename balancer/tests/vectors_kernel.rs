@@ -18,8 +18,8 @@ const LOOKUPS: [FlowLookup; 2] = [FlowLookup::Table, FlowLookup::Hash];
 
 fn engines(lookup: FlowLookup) -> Engines {
     Engines::both(Sizes {
-        connections: 4096,
-        half_open: 1024,
+        connections: 2 * table::HALF_OPEN,
+        half_open: table::HALF_OPEN,
         lookup,
     })
 }

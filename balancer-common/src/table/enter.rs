@@ -368,18 +368,17 @@ fn publish<F: Family>(
     (home, place, original): (&Flow<F>, u32, &Flow<F>),
     (reply_home, reply_place, reply): (&Flow<F>, u32, &Flow<F>),
 ) {
-    let traits = |is_reply, extra, ack| Traits {
+    let traits = |is_reply, ack| Traits {
         reply: is_reply,
         tagged: connection.tagged,
         backend: connection.backend,
-        extra,
         ack,
     };
     let (tuple, answer, segment) = (&connection.tuple, &connection.reply, &connection.segment);
-    let back = traits(true, connection.back.to_bits(), segment.first());
-    reply.fill(answer, tuple, back);
-    let forth = traits(false, connection.now.0, segment.end());
-    original.fill(tuple, answer, forth);
+    let back = connection.back.to_bits();
+    reply.fill(answer, tuple, back, traits(true, segment.first()));
+    let began = connection.now.0;
+    original.fill(tuple, answer, began, traits(false, segment.end()));
     // Most flows are at home, which has no bit.
     if reply_place > 0 {
         reply_home.home.add(bit(reply_place));

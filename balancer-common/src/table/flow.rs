@@ -217,7 +217,7 @@ pub struct HopId {
     pub generation: u16,
 }
 
-/// What is fixed of a flow beside its tuples.
+/// What is fixed of a flow beside its tuples and [its own word](Flow::fill): a register's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
     /// Whether it is the reply direction.
@@ -226,8 +226,6 @@ pub struct Traits {
     pub tagged: bool,
     /// The backend's id.
     pub backend: u16,
-    /// See [`Flow`]: when the connection began, or where the reply goes.
-    pub extra: u32,
     /// What its sender expects next.
     pub ack: u32,
 }
@@ -251,12 +249,12 @@ impl<F: Family> Default for Flow<F> {
 
 impl<F: Family> Flow<F> {
     /// Writes the flow of a tuple, whose other direction is that of `peer`, into a line that this CPU has claimed. It cannot
-    /// be found before [`Flow::set_meta`].
+    /// be found before [`Flow::set_meta`]. `extra` is, see [`Flow`], when the connection began, or where the reply goes.
     #[inline(never)]
-    pub(crate) fn fill(&self, tuple: &Tuple<F>, peer: &Tuple<F>, traits: Traits) {
-        let new = peer.reversed();
-        let addresses = F::replaced(tuple.addresses, new.addresses);
-        let ports = replace(u64::from(tuple.ports.wire()), u64::from(new.ports.wire()));
+    pub(crate) fn fill(&self, tuple: &Tuple<F>, peer: &Tuple<F>, extra: u32, traits: Traits) {
+        // The sums of what is new are those of `peer`: they do not know an order.
+        let addresses = F::replaced(tuple.addresses, peer.addresses);
+        let ports = replace(u64::from(tuple.ports.wire()), u64::from(peer.ports.wire()));
         let l3_delta = fold(addresses + TTL_DECREMENT);
         let l4_delta = fold(addresses + ports);
         let mut fixed = tuple.ports.0 | u64::from(traits.backend) << 48;
@@ -268,11 +266,11 @@ impl<F: Family> Flow<F> {
         }
         self.addresses.set(tuple.addresses);
         self.ports.set(fixed);
-        self.new_ports.set(
-            u64::from(new.ports.wire()) | u64::from(l3_delta) << 32 | u64::from(l4_delta) << 48,
-        );
-        self.extra.set(traits.extra);
-        self.new_addresses.set(new.addresses);
+        let new_ports = u64::from(peer.ports.reversed().wire());
+        self.new_ports
+            .set(new_ports | u64::from(l3_delta) << 32 | u64::from(l4_delta) << 48);
+        self.extra.set(extra);
+        self.new_addresses.set(F::reversed(peer.addresses));
         self.packets.set(0);
         self.ack.set(traits.ack);
         self.bytes.set(0);

@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 
 use balancer_common::family::Family;
 use balancer_common::hop::HopCell;
+use balancer_common::screen::Row;
 use balancer_common::table::Totals;
 use balancer_common::table::flow::Flow;
 use balancer_common::word::Word;
@@ -32,6 +33,8 @@ unsafe impl Cell for Word {}
 unsafe impl Cell for Totals {}
 // SAFETY: words.
 unsafe impl Cell for HopCell {}
+// SAFETY: as above.
+unsafe impl Cell for Row {}
 
 /// A mapping of such records.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use balancer_common::fragment::{Datagram, Key};
 use balancer_common::hop::{HOPS, Hop, HopCell, Hops};
 use balancer_common::image::{self, Cell};
 use balancer_common::ports::Ports;
+use balancer_common::screen::{ROWS, Row, Screen};
 use balancer_common::search::Search;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::index::NoIndex;
@@ -39,6 +40,8 @@ pub struct Memory {
     image: Arc<[Cell]>,
     /// The table of ports.
     ports: Vec<Word>,
+    /// The rows of the screen.
+    screen: Mapped<Row>,
     /// By backend id.
     pub paths: Vec<Path>,
     /// The way to any client; `None`: the kernel has no route.
@@ -90,6 +93,7 @@ impl Memory {
             hops: Mapped::anonymous(HOPS as usize)?,
             image: image.cells.into(),
             ports: image.ports.into_iter().map(Word::new).collect(),
+            screen: Mapped::anonymous(ROWS as usize)?,
             paths: vec![Path::default(); ids],
             route: None,
             hop_generation: AtomicU16::new(1),
@@ -196,6 +200,12 @@ impl Hops for Memory {
 impl Ports for Memory {
     fn port_word(&self, index: u32) -> Option<&Word> {
         self.ports.get(index as usize)
+    }
+}
+
+impl Screen for Memory {
+    fn screen_row(&self, index: u32) -> Option<&Row> {
+        self.screen.get(index as usize)
     }
 }
 

@@ -7,6 +7,7 @@
 mod control;
 mod counters;
 mod crash;
+mod flood;
 mod fragments;
 mod hostile;
 mod icmp;

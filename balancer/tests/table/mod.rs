@@ -47,6 +47,9 @@ protocol = "udp"
 backend = [{ address = "[2001:db8:1::6]:5353" }]
 "#;
 
+/// How many half-open connections the box takes.
+pub const HALF_OPEN: u32 = 4096;
+
 /// A client, the services as it sees them, and the box as the backends see it on its behalf.
 const CLIENT: &str = "198.51.100.7:4000";
 const WEB_AT: &str = "192.0.2.10:80";

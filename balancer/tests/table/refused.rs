@@ -5,11 +5,23 @@ use balancer_common::hop::Hop;
 use balancer_common::verdict::{Drop, Punt};
 
 use super::{
-    BOX, BOX6, CLIENT, CLIENT6, DNS, DNS_AT, NAMES, ONE, ONE6, TWO, WEB, WEB_AT, WEB6, WEB6_AT,
+    BOX, BOX6, CLIENT, CLIENT6, DNS, DNS_AT, HALF_OPEN, NAMES, ONE, ONE6, THREE, TWO, WEB, WEB_AT,
+    WEB6, WEB6_AT,
 };
 use crate::support::frame::{tcp, udp};
 use crate::support::vector::{Vector, dropped, punted, to_backend, to_client};
 use crate::support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC};
+
+/// Clients of which a row of the screen is to know nothing before: each takes part in one vector.
+const FLOOD: [&str; 6] = [
+    "198.51.100.20:4000",
+    "198.51.100.21:4000",
+    "198.51.100.22:4001",
+    "198.51.100.23:4000",
+    "198.51.100.24:4000",
+    "198.51.100.25:4000",
+];
+const FLOOD6: &str = "[2001:db8::20]:4000";
 
 const WEIGHT_ZERO: &str = r#"
 [[service]]
@@ -106,12 +118,14 @@ fn no_room() -> Vec<Vector> {
             WEB,
         )
         .free_half_open(1)
-        .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
-        .client(tcp("S", SECOND, WEB_AT), dropped(Drop::HalfOpenFull))
-        .client(tcp("S", CLIENT, WEB_AT), to_backend(BOX, ONE))
-        .backend(tcp("SA", ONE, BOX), to_client(WEB_AT, CLIENT))
-        .client(tcp("A", CLIENT, WEB_AT), to_backend(BOX, ONE))
-        .client(tcp("S", SECOND, WEB_AT), to_backend(BOX, "10.0.0.5:8080"))
+        .client(tcp("S", FLOOD[0], WEB_AT), dropped(Drop::FirstPacket))
+        .client(tcp("S", FLOOD[0], WEB_AT), to_backend(BOX, ONE))
+        .client(tcp("S", FLOOD[1], WEB_AT), dropped(Drop::FirstPacket))
+        .client(tcp("S", FLOOD[1], WEB_AT), dropped(Drop::HalfOpenFull))
+        .client(tcp("S", FLOOD[0], WEB_AT), to_backend(BOX, ONE))
+        .backend(tcp("SA", ONE, BOX), to_client(WEB_AT, FLOOD[0]))
+        .client(tcp("A", FLOOD[0], WEB_AT), to_backend(BOX, ONE))
+        .client(tcp("S", FLOOD[1], WEB_AT), to_backend(BOX, THREE))
         .counts(0, 1, [3, 120], [1, 40])
         .counts(2, 1, [1, 40], [0, 0])
         .refused(0, full(1))
@@ -121,20 +135,40 @@ fn no_room() -> Vec<Vector> {
             DNS,
         )
         .free_half_open(1)
-        .client(udp(CLIENT, DNS_AT), to_backend(BOX, NAMES))
-        .client(udp(SECOND, DNS_AT), dropped(Drop::HalfOpenFull))
-        .backend(udp(NAMES, BOX), to_client(DNS_AT, CLIENT))
-        .client(
-            udp("198.51.100.8:4001", DNS_AT),
-            to_backend("10.0.0.1:4001", NAMES),
-        )
+        .client(udp(FLOOD[0], DNS_AT), dropped(Drop::FirstPacket))
+        .client(udp(FLOOD[0], DNS_AT), to_backend(BOX, NAMES))
+        .client(udp(FLOOD[2], DNS_AT), dropped(Drop::FirstPacket))
+        .client(udp(FLOOD[2], DNS_AT), dropped(Drop::HalfOpenFull))
+        .backend(udp(NAMES, BOX), to_client(DNS_AT, FLOOD[0]))
+        .client(udp(FLOOD[2], DNS_AT), to_backend("10.0.0.1:4001", NAMES))
         .counts(0, 2, [2, 56], [1, 28])
         .refused(0, full(1))
         .leaves(4, 1),
         Vector::new("the bound on half-open connections holds over IPv6", WEB6)
             .free_half_open(0)
-            .client(tcp("S", CLIENT6, WEB6_AT), dropped(Drop::HalfOpenFull))
+            .client(tcp("S", FLOOD6, WEB6_AT), dropped(Drop::FirstPacket))
+            .client(tcp("S", FLOOD6, WEB6_AT), dropped(Drop::HalfOpenFull))
             .refused(0, full(1)),
+        Vector::new(
+            "of many half-open connections no more than half come at once",
+            WEB,
+        )
+        .free_half_open(HALF_OPEN / 2)
+        .client(tcp("S", FLOOD[3], WEB_AT), to_backend(BOX, ONE))
+        .client(tcp("S", FLOOD[4], WEB_AT), dropped(Drop::FirstPacket))
+        .counts(0, 1, [1, 40], [0, 0])
+        .leaves(2, 1),
+        Vector::new("what comes again is a SYN of the same number", WEB)
+            .free_half_open(2)
+            .client(tcp("S", FLOOD[5], WEB_AT), dropped(Drop::FirstPacket))
+            .client(
+                tcp("S", FLOOD[5], WEB_AT).numbers(1, 0),
+                dropped(Drop::FirstPacket),
+            )
+            .client(tcp("A", FLOOD[5], WEB_AT), dropped(Drop::NoConnection))
+            .client(tcp("S", FLOOD[5], WEB_AT), to_backend(BOX, ONE))
+            .counts(0, 1, [1, 40], [0, 0])
+            .leaves(2, 1),
     ]
 }
 

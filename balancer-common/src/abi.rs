@@ -2,7 +2,7 @@
 
 use crate::family::KEYS;
 use crate::hop::Hop;
-use crate::verdict::VERDICTS;
+use crate::verdict::{Drop, VERDICTS};
 
 /// The version of everything that is pinned. A daemon that finds another one refuses; it never misreads.
 pub const SCHEMA: u32 = 4;
@@ -218,6 +218,20 @@ pub struct BackendStats {
     pub reply_bytes: u64,
 }
 
+impl BackendStats {
+    /// Counts a packet of `length` bytes.
+    #[inline(always)]
+    pub const fn count_packet(&mut self, reply: bool, length: u16) {
+        if reply {
+            self.reply_packets += 1;
+            self.reply_bytes += length as u64;
+        } else {
+            self.forward_packets += 1;
+            self.forward_bytes += length as u64;
+        }
+    }
+}
+
 /// New connections that a service refused, per CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -228,6 +242,19 @@ pub struct ServiceStats {
     pub ports_exhausted: u64,
     /// The connection table, or the half-open part of it, was full.
     pub table_full: u64,
+}
+
+impl ServiceStats {
+    /// Counts a connection that was refused, if it is for one of these reasons.
+    #[inline(always)]
+    pub const fn count(&mut self, reason: Drop) {
+        match reason {
+            Drop::NoBackend => self.no_backend += 1,
+            Drop::PortsExhausted => self.ports_exhausted += 1,
+            Drop::TableFull | Drop::HalfOpenFull => self.table_full += 1,
+            _ => {}
+        }
+    }
 }
 
 /// Whose id it is: what makes ids and counters outlive the daemon.

@@ -7,6 +7,7 @@
 )]
 #![feature(core_intrinsics, asm_experimental_arch)]
 
+mod functions;
 mod maps;
 mod packet;
 mod slow;

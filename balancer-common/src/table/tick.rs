@@ -1,5 +1,7 @@
 //! Time as the packet path knows it.
 
+use core::time::Duration;
+
 /// A moment, in units of 2²⁰ ns (about 1.05 ms) of the monotonic clock, modulo 2³² (52 days).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick(pub u32);
@@ -10,6 +12,13 @@ impl Tick {
     #[must_use]
     pub const fn from_nanoseconds(nanoseconds: u64) -> Self {
         Self((nanoseconds >> 20) as u32)
+    }
+
+    /// How many of these units a time is, one at least.
+    #[must_use]
+    pub const fn count(time: Duration) -> u32 {
+        let Self(units) = Self::from_nanoseconds(time.as_nanos() as u64);
+        if units == 0 { 1 } else { units }
     }
 
     /// Milliseconds from `earlier` to here; 0 when `earlier` is later, as the clocks of two CPUs may differ by a

@@ -133,8 +133,7 @@ async fn forward(
     } else {
         Back::Transmit
     };
-    let kernel = Kernel::load(sizes, back, Some(pins.path()))?;
-    let mut kernel = kernel;
+    let mut kernel = Kernel::load(sizes, back, Some(pins.path()))?;
     let slow_path = SlowPath::start(Program::of(&mut kernel)?)
         .inspect_err(|error| tracing::warn!(%error, "there is no slow path"))
         .ok();

@@ -282,10 +282,10 @@ impl Tables {
         let (name, index) = (&link.name, link.index);
         let attached: Vec<u32> = self.attached.values().copied().collect();
         self.links.retain(|index, _| attached.contains(index));
-        let sockets = match &mut self.slow_path {
+        let sockets = match &self.slow_path {
             Some(slow_path) => {
                 slow_path.retain(&attached);
-                slow_path.open(index).unwrap_or_else(|error| {
+                slow_path.open(index, self.links.values()).unwrap_or_else(|error| {
                     tracing::warn!(interface = name, %error, "no AF_XDP sockets: senders of refused packets are not told");
                     Sockets::default()
                 })

@@ -335,9 +335,7 @@ impl Kernel {
         for index in gone {
             self.links.remove(&index)?;
         }
-        let Record(mut globals) = self.globals.get(&0, 0)?;
-        globals.least_mtu = least.into();
-        Ok(self.globals.set(0, Record(globals), 0)?)
+        self.change(|globals| globals.least_mtu = least.into())
     }
 
     /// Sets a socket of the slow path.
@@ -353,9 +351,7 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Map`].
     pub fn invalidate_hops(&mut self) -> Result<(), KernelError> {
-        let Record(mut globals) = self.globals.get(&0, 0)?;
-        globals.hop_generation += 1;
-        Ok(self.globals.set(0, Record(globals), 0)?)
+        self.change(|globals| globals.hop_generation += 1)
     }
 
     /// Sets how long a datagram is remembered after its first fragment.
@@ -363,9 +359,13 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Map`].
     pub fn set_fragment_timeout(&mut self, timeout: Duration) -> Result<(), KernelError> {
+        self.change(|globals| globals.fragment_timeout = Tick::count(timeout).into())
+    }
+
+    /// Changes what every packet may have to know.
+    fn change(&mut self, change: impl FnOnce(&mut Globals)) -> Result<(), KernelError> {
         let Record(mut globals) = self.globals.get(&0, 0)?;
-        let ticks = Tick::from_nanoseconds(timeout.as_nanos() as u64);
-        globals.fragment_timeout = u64::from(ticks.0).max(1);
+        change(&mut globals);
         Ok(self.globals.set(0, Record(globals), 0)?)
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use balancer_common::abi::{BackendStats, DATAGRAMS, Path, SEARCHES, ServiceStats};
 use balancer_common::family::{Family, V4, V6};
@@ -106,8 +107,7 @@ impl Memory {
             datagrams_v6: DashMap::new(),
             searches_v4: DashMap::new(),
             searches_v6: DashMap::new(),
-            // Two seconds.
-            fragment_timeout: Tick::from_nanoseconds(2_000_000_000).0,
+            fragment_timeout: Tick::count(Duration::from_secs(2)),
             has_slow_path: false,
             mtu: u16::MAX.into(),
         })
@@ -260,7 +260,7 @@ impl<F: InMemory> Tables<F> for Memory {
         if datagrams.len() >= DATAGRAMS as usize {
             let timeout = self.fragment_timeout;
             let now = Tables::<F>::now(self);
-            datagrams.retain(|_, known| now.0.wrapping_sub(known.since.0) < timeout);
+            datagrams.retain(|_, known| !known.is_stale(now, timeout));
             if datagrams.len() >= DATAGRAMS as usize {
                 return;
             }
@@ -302,15 +302,7 @@ impl<F: InMemory> Tables<F> for Memory {
     }
 
     fn count_packet(&self, backend: u32, reply: bool, length: u16) {
-        self.count(backend, |stats| {
-            if reply {
-                stats.reply_packets += 1;
-                stats.reply_bytes += u64::from(length);
-            } else {
-                stats.forward_packets += 1;
-                stats.forward_bytes += u64::from(length);
-            }
-        });
+        self.count(backend, |stats| stats.count_packet(reply, length));
     }
 
     fn count_connection(&self, backend: u32) {
@@ -319,14 +311,8 @@ impl<F: InMemory> Tables<F> for Memory {
 
     fn count_refused(&self, service: u32, reason: Drop) {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(stats) = services.get_mut(service as usize) else {
-            return;
-        };
-        match reason {
-            Drop::NoBackend => stats.no_backend += 1,
-            Drop::PortsExhausted => stats.ports_exhausted += 1,
-            Drop::TableFull | Drop::HalfOpenFull => stats.table_full += 1,
-            _ => {}
+        if let Some(stats) = services.get_mut(service as usize) {
+            stats.count(reason);
         }
     }
 }

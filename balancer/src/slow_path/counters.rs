@@ -46,8 +46,6 @@ pub struct Counters {
     pub expired: Counter,
     /// There were too many.
     pub overflowed: Counter,
-    /// The program could not be given them.
+    /// The program could not be given them, or what it had noted could not be read.
     pub failed: Counter,
-    /// Frames of which the note could not be read.
-    pub unknown: Counter,
 }

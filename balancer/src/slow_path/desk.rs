@@ -1,8 +1,6 @@
 //! Where frames of the slow path are looked at.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +18,7 @@ use super::answer::Complaint;
 use super::counters::Counters;
 use super::cut::cut;
 use super::held::{Frame, Held, MOST};
+use super::interface::Interface;
 use super::limit::Limits;
 use super::ports::Searcher;
 use crate::datapath::flows::{View, now};
@@ -109,7 +108,7 @@ impl Desk {
                 None
             }
             _ => {
-                self.counters.unknown.add();
+                self.counters.failed.add();
                 None
             }
         }
@@ -317,39 +316,6 @@ impl Desk {
     }
 }
 
-/// What is to be known of an interface.
-#[derive(Clone, Copy, Debug, Default)]
-struct Interface {
-    /// Its link-layer address.
-    mac: Option<[u8; 6]>,
-    /// The first address of it, IPv4 and IPv6, that other links know too.
-    addresses: [Option<IpAddr>; 2],
-}
-
-impl Interface {
-    fn read(index: u32) -> io::Result<Self> {
-        let name = nix::net::if_::if_indextoname(index)?;
-        let name = name.to_string_lossy();
-        let mut found = Self::default();
-        let entries = nix::ifaddrs::getifaddrs()?;
-        for entry in entries.filter(|entry| entry.interface_name == name) {
-            let Some(address) = entry.address else {
-                continue;
-            };
-            if let Some(link) = address.as_link_addr() {
-                found.mac = link.addr();
-            } else if let Some(v4) = address.as_sockaddr_in() {
-                found.addresses[0].get_or_insert(IpAddr::from(v4.ip()));
-            } else if let Some(v6) = address.as_sockaddr_in6()
-                && !v6.ip().is_unicast_link_local()
-            {
-                found.addresses[1].get_or_insert(IpAddr::from(v6.ip()));
-            }
-        }
-        Ok(found)
-    }
-}
-
 /// Whether a packet is longer than an interface takes.
 fn is_longer(frame: &[u8], mtu: u32) -> bool {
     parse::ethernet(&frame).is_ok_and(|l2| frame.len() - l2.l3 > mtu as usize)
@@ -388,7 +354,7 @@ impl Freshness {
         Self {
             // It is there on Linux.
             now: now().unwrap_or_default(),
-            timeout: Tick::from_nanoseconds(timeout.as_nanos() as u64).0.max(1),
+            timeout: Tick::count(timeout),
         }
     }
 

@@ -59,12 +59,6 @@ impl<K> Default for Held<K> {
 }
 
 impl<K: Copy + Eq + std::hash::Hash> Held<K> {
-    /// How many frames wait.
-    #[must_use]
-    pub const fn count(&self) -> usize {
-        self.count
-    }
-
     /// When to call [`Held::due`] next.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
@@ -214,7 +208,7 @@ mod tests {
             assert_eq!(frame.position, position);
         }
         assert_eq!(held.release(&'a', |_| true), None);
-        assert_eq!(held.count(), 0);
+        assert_eq!(held.count, 0);
     }
 
     #[test]
@@ -230,7 +224,7 @@ mod tests {
             assert!(next <= start + SECOND);
         }
         assert!((10..30).contains(&looks), "{looks}");
-        assert_eq!(held.count(), 0);
+        assert_eq!(held.count, 0);
         assert!(held.order.is_empty());
     }
 
@@ -243,7 +237,7 @@ mod tests {
             let until = now + SECOND + Duration::from_nanos(number as u64);
             lost += held.keep(number, frame(1), now, until, SOON);
         }
-        assert_eq!((held.count(), lost), (MOST, 10));
+        assert_eq!((held.count, lost), (MOST, 10));
         // The oldest went.
         assert_eq!(held.release(&9, |_| true), None);
         assert!(held.release(&10, |_| true).is_some());
@@ -262,8 +256,8 @@ mod tests {
         let later = now + SECOND / 2;
         held.keep('a', frame(1), later, later + SECOND, SOON);
         let (_, expired) = held.due(now + SECOND);
-        assert_eq!((expired.len(), held.count()), (0, 1));
+        assert_eq!((expired.len(), held.count), (0, 1));
         let (_, expired) = held.due(later + SECOND + SECOND);
-        assert_eq!((expired.len(), held.count()), (1, 0));
+        assert_eq!((expired.len(), held.count), (1, 0));
     }
 }

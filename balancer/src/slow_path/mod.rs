@@ -20,6 +20,7 @@ pub mod counters;
 pub mod cut;
 mod desk;
 pub mod held;
+mod interface;
 pub mod limit;
 pub mod ports;
 mod socket;
@@ -50,8 +51,6 @@ pub struct SlowPath {
     commands: Sender<Command>,
     bell: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
-    /// The numbers that each interface's sockets have: its index, the first, how many.
-    numbers: Vec<(u32, u32, u32)>,
     /// What it has done.
     pub counters: Arc<Counters>,
 }
@@ -109,22 +108,24 @@ impl SlowPath {
             commands,
             bell,
             thread: Some(thread),
-            numbers: Vec::new(),
             counters,
         })
     }
 
-    /// Opens sockets for the receive queues of an interface.
+    /// Opens sockets for the receive queues of an interface, with numbers that the `others` do not have.
     ///
     /// # Errors
     /// What the kernel says; there are none then.
-    pub fn open(&mut self, interface: u32) -> io::Result<Sockets> {
+    pub fn open<'a>(
+        &self,
+        interface: u32,
+        others: impl Iterator<Item = &'a Link>,
+    ) -> io::Result<Sockets> {
         let (answer, answered) = channel();
         self.send(Command::Open { interface, answer });
         let sockets = answered.recv().map_err(io::Error::other)??;
         let count = sockets.len() as u32;
-        let first = self.room(count).ok_or(io::ErrorKind::OutOfMemory)?;
-        self.numbers.push((interface, first, count));
+        let first = room(count, others).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Sockets {
             link: Link {
                 first_socket: first,
@@ -146,24 +147,8 @@ impl SlowPath {
     }
 
     /// Closes the sockets of all interfaces but these.
-    pub fn retain(&mut self, interfaces: &[u32]) {
-        self.numbers
-            .retain(|(interface, ..)| interfaces.contains(interface));
+    pub fn retain(&self, interfaces: &[u32]) {
         self.send(Command::Retain(interfaces.to_vec()));
-    }
-
-    /// The lowest numbers that nobody has, so many in a row.
-    fn room(&self, count: u32) -> Option<u32> {
-        let mut taken: Vec<(u32, u32)> = self.numbers.iter().map(|it| (it.1, it.2)).collect();
-        taken.sort_unstable();
-        let mut first = 0;
-        for (start, length) in taken {
-            if first + count <= start {
-                break;
-            }
-            first = start + length;
-        }
-        (first + count <= MAX_SOCKETS).then_some(first)
     }
 
     fn send(&self, command: Command) {
@@ -179,5 +164,40 @@ impl Drop for SlowPath {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// The lowest numbers that none of the `others` has, so many in a row.
+fn room<'a>(count: u32, others: impl Iterator<Item = &'a Link>) -> Option<u32> {
+    let mut taken: Vec<(u32, u32)> = others.map(|it| (it.first_socket, it.sockets)).collect();
+    taken.sort_unstable();
+    let mut first = 0;
+    for (start, length) in taken {
+        if first + count <= start {
+            break;
+        }
+        first = start + length;
+    }
+    (first + count <= MAX_SOCKETS).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_lowest_that_are_free() {
+        let link = |first_socket, sockets| Link {
+            first_socket,
+            sockets,
+            ..Link::default()
+        };
+        let others = [link(8, 4), link(0, 2), link(0, 0), link(3, 1)];
+        assert_eq!(room(1, others.iter()), Some(2));
+        assert_eq!(room(4, others.iter()), Some(4));
+        assert_eq!(room(5, others.iter()), Some(12));
+        assert_eq!(room(MAX_SOCKETS - 12, others.iter()), Some(12));
+        assert_eq!(room(MAX_SOCKETS - 11, others.iter()), None);
+        assert_eq!(room(0, [].iter()), Some(0));
     }
 }

@@ -96,19 +96,16 @@ impl Socket {
         self.fd().try_clone_to_owned()
     }
 
-    /// Reads what has come: `each` is given the note and the frame.
-    pub fn receive(&mut self, mut each: impl FnMut(Note, &[u8])) {
+    /// Reads what has come: `each` is given the note and the frame, or nothing when there is no note.
+    pub fn receive(&mut self, mut each: impl FnMut(Option<(Note, &[u8])>)) {
         for _ in 0..ROUNDS {
             // SAFETY: the packets are freed below, before the memory goes.
             let count = unsafe { self.receive.recv(&self.umem, &mut self.slab) };
             while let Some(mut packet) = self.slab.pop_back() {
                 const NOTE: i32 = size_of::<Note>().cast_signed() as i32;
-                let note = packet.adjust_head(-NOTE);
-                if note.is_ok()
-                    && let Some((note, frame)) = packet.split_first_chunk()
-                {
-                    each(read(*note), frame);
-                }
+                let has_note = packet.adjust_head(-NOTE).is_ok();
+                let noted = packet.split_first_chunk().filter(|_| has_note);
+                each(noted.map(|(note, frame)| (read(*note), frame)));
                 self.umem.free_packet(packet);
             }
             // As many as came: the ring takes all that it is given, or none, for a moment after the kernel has written.

@@ -86,7 +86,11 @@ impl Worker {
             let mut answers = Vec::new();
             for bound in &mut self.sockets {
                 let (interface, queue) = (bound.interface, bound.queue);
-                bound.socket.receive(|note, frame| {
+                bound.socket.receive(|noted| {
+                    let Some((note, frame)) = noted else {
+                        self.desk.counters.failed.add();
+                        return;
+                    };
                     let answer = self.desk.take(interface, queue, note, frame);
                     answers.extend(answer.map(|answer| (interface, answer)));
                 });

@@ -38,7 +38,7 @@ fn frame(macs: [MacAddress; 2], number: u32) -> Vec<u8> {
     let ip = PacketBuilder::ethernet2(macs[0].0, macs[1].0).ipv4(source.octets(), TO.0, 64);
     let port = 1024 + (number / 100_000) as u16;
     let mut frame = Vec::new();
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let syn = ip
             .tcp(port, TO.1, number.wrapping_mul(0x9e37_79b1), 64_240)
             .syn();

@@ -147,14 +147,16 @@ impl Engines {
     pub fn both(sizes: Sizes) -> Self {
         let mut kernel = Kernel::load(sizes, Back::Transmit, None).unwrap();
         let program = Program::of(&mut kernel).unwrap();
-        let mut slow_path = SlowPath::start(program).unwrap();
-        let links = INTERFACES.map(|index| {
-            let opened = slow_path.open(index).unwrap();
+        let slow_path = SlowPath::start(program).unwrap();
+        let mut links = INTERFACES.map(|index| (index, Link::default()));
+        for place in 0..links.len() {
+            let others = links.iter().map(|(_, link)| link);
+            let opened = slow_path.open(links[place].0, others).unwrap();
             for (number, socket) in (opened.link.first_socket..).zip(&opened.sockets) {
                 kernel.set_socket(number, socket.as_fd()).unwrap();
             }
-            (index, opened.link)
-        });
+            links[place].1 = opened.link;
+        }
         Self {
             kernel: Some(kernel),
             slow_path: Some((slow_path, links)),

@@ -131,6 +131,15 @@ impl Daemon {
         Ok(self.document::<ReloadDocument>("reload")?.reload)
     }
 
+    /// Connections that were refused since the table was full.
+    pub fn refused(&self) -> anyhow::Result<u64> {
+        let services = self.document::<ServicesDocument>("services")?.services;
+        Ok(services
+            .iter()
+            .map(|service| service.refused.table_full)
+            .sum())
+    }
+
     /// Connections ever, to all backends.
     pub fn connections(&self) -> anyhow::Result<u64> {
         let services = self.document::<ServicesDocument>("services")?.services;

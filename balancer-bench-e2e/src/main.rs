@@ -12,6 +12,7 @@ mod contender;
 mod cpus;
 mod daemon;
 mod ends;
+mod flood;
 mod frame;
 mod interrupt;
 mod machine;
@@ -22,6 +23,7 @@ mod results;
 mod run;
 mod site;
 mod table;
+mod wrk;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,13 +2,18 @@
 
 use std::net::IpAddr;
 
-use etherparse::PacketBuilder;
+use etherparse::{IpFragOffset, IpHeaders, Ipv4Extensions, Ipv4Header, PacketBuilder};
 
 use crate::plan::{Plan, WORDS, fold};
-use crate::scenario::{Mode, Order, Protocol, Scenario};
+use crate::scenario::{Fragment, Mode, Order, Protocol, Scenario};
 
 const HOP_LIMIT: u8 = 64;
 const WINDOW: u16 = 1024;
+/// Where a later fragment's data begins.
+const LATER: IpFragOffset = match IpFragOffset::try_new(1480 / 8) {
+    Ok(offset) => offset,
+    Err(_) => IpFragOffset::ZERO,
+};
 
 /// Where things are in a frame.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +132,21 @@ impl Frames {
 fn first(scenario: &Scenario, source_mac: [u8; 6]) -> Vec<u8> {
     let ethernet = PacketBuilder::ethernet2(source_mac, scenario.destination_mac);
     let ip = match (scenario.source.first, scenario.destination) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), HOP_LIMIT),
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let header = Ipv4Header {
+                time_to_live: HOP_LIMIT,
+                dont_fragment: scenario.fragment.is_none(),
+                more_fragments: scenario.fragment.is_some(),
+                fragment_offset: match scenario.fragment {
+                    Some(Fragment::Later) => LATER,
+                    _ => IpFragOffset::ZERO,
+                },
+                source: from.octets(),
+                destination: to.octets(),
+                ..Ipv4Header::default()
+            };
+            ethernet.ip(IpHeaders::Ipv4(header, Ipv4Extensions::default()))
+        }
         (from, to) => ethernet.ipv6(octets(from), octets(to), HOP_LIMIT),
     };
     let (from, to) = (scenario.source_ports.first, scenario.destination_port);

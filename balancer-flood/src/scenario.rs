@@ -23,6 +23,9 @@ const SMALLEST: u16 = 60;
 /// The same with IPv6: what the headers are written as.
 const SMALLEST_V6: u16 = WORDS_V6 as u16 * 8;
 
+/// What stands before an IPv4 packet's data.
+const HEADERS_V4: u16 = 34;
+
 const _: () = assert!(WORDS_V4 * 8 <= SMALLEST as usize);
 
 /// The version of IP.
@@ -78,6 +81,16 @@ pub enum Order {
     Random,
 }
 
+/// Which part of a longer packet each frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fragment {
+    /// The first one.
+    First,
+    /// One behind it.
+    Later,
+}
+
 /// What is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
@@ -91,6 +104,8 @@ pub struct Scenario {
     pub mode: Mode,
     /// Which flow comes next.
     pub order: Order,
+    /// Which part of a longer IPv4 packet frames are; `None`: they are whole ones.
+    pub fragment: Option<Fragment>,
     /// Where frames come from; the interface's own address where there is none.
     pub source_mac: Option<[u8; 6]>,
     /// Where frames go.
@@ -162,6 +177,7 @@ struct Document {
     mode: Mode,
     #[serde(default)]
     order: Option<Spanned<Order>>,
+    fragment: Option<Spanned<Fragment>>,
     source_mac: Option<MacText>,
     destination_mac: MacText,
     source: Spanned<AddressRange>,
@@ -263,6 +279,15 @@ impl Document {
                 Some("mode `new` has `order = \"round-robin\"`"),
             );
         }
+        if let Some(fragment) = &self.fragment
+            && (!is_v4 || !(frame_size - HEADERS_V4).is_multiple_of(8))
+        {
+            return wrong(
+                format!("a fragment is one of IPv4, of {HEADERS_V4} bytes and a multiple of 8"),
+                fragment.span(),
+                Some("such as `frame_size = 66`"),
+            );
+        }
         let source = *self.source.get_ref();
         let most = source.count() * u64::from(self.source_ports.count());
         let flows = match (&self.flows, self.mode) {
@@ -292,6 +317,7 @@ impl Document {
             protocol: self.protocol,
             mode: self.mode,
             order,
+            fragment: self.fragment.map(Spanned::into_inner),
             source_mac: self.source_mac.map(|MacText(mac)| mac.into_array()),
             destination_mac: self.destination_mac.0.into_array(),
             source,
@@ -416,6 +442,12 @@ count = 100000
                 "\"2023-1024\"",
             ),
             ("name = \"established\"", "", "missing field `name`", ""),
+            (
+                "flows = 1000",
+                "fragment = \"later\"",
+                "of 34 bytes and a multiple of 8",
+                "\"later\"",
+            ),
         ];
         for (old, new, message, place) in cases {
             let text = changed(old, new);

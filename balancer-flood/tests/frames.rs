@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use balancer_flood::Scenario;
 use balancer_flood::frame::Frames;
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{Ipv4HeaderSlice, NetSlice, SlicedPacket, TransportSlice};
 
 const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const DESTINATION_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -139,6 +139,25 @@ fn every_flow_of_every_kind_has_a_right_frame_of_its_own() {
                 assert!((scenario.source.first..=scenario.source.last).contains(&frame.source.0));
                 assert!(seen.insert(frame), "flow {flow} was there already");
             }
+        }
+    }
+}
+
+#[test]
+fn fragments_are_of_longer_packets() {
+    for (fragment, expected) in [("first", 0x2000_u16), ("later", 0x2000 | 185)] {
+        let more = format!("frame_size = 66\nflows = 3000\nfragment = \"{fragment}\"");
+        let scenario = scenario(4, "udp", "established", &more);
+        let frames = Frames::new(&scenario, SOURCE_MAC, 1);
+        for flow in 0..scenario.flows {
+            let frame = frames.of_flow(flow);
+            let header = Ipv4HeaderSlice::from_slice(&frame[14..]).unwrap();
+            assert_eq!(frame[20..22], expected.to_be_bytes());
+            assert_eq!(
+                header.header_checksum(),
+                header.to_header().calc_header_checksum()
+            );
+            assert_eq!(usize::from(header.total_len()) + 14, frame.len());
         }
     }
 }

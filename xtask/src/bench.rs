@@ -33,7 +33,7 @@ pub fn bench(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<()> {
         bail!("the benches make network namespaces and load programs, which needs root ({reason})");
     }
     setup::setup(workspace)?;
-    let packages = ["balancer", "balancer-bench-e2e"];
+    let packages = ["balancer", "balancer-bench-e2e", "balancer-flood"];
     run::timed(
         "release build",
         workspace

@@ -1,6 +1,8 @@
 //! What is measured.
 
 mod connections;
+mod floods;
+mod full_table;
 mod memory;
 mod one_way;
 mod reload;
@@ -29,6 +31,10 @@ pub enum Measurement {
     Connections,
     /// wrk against nginx
     Web,
+    /// wrk against nginx, and new connections, while packets come that nobody wants
+    Floods,
+    /// wrk against nginx over a table of connections that is full, while others want in
+    FullTable,
     /// Memory that a connection takes
     Memory,
     /// A reload that replaces all backends, under load
@@ -61,6 +67,8 @@ impl Measurement {
             Self::OneWay => one_way::figures(),
             Self::Connections => connections::figures(),
             Self::Web => web::figures(),
+            Self::Floods => floods::figures(),
+            Self::FullTable => full_table::figures(),
             Self::Memory => memory::figures(),
             Self::Reload => reload::figures(),
             Self::Start => start::figures(),
@@ -75,6 +83,8 @@ impl Measurement {
                 .to_vec(),
             Self::Web => Contender::ALL.map(|contender| (contender, 0)).to_vec(),
             Self::Connections => connections::cases(),
+            Self::Floods => floods::cases(),
+            Self::FullTable => full_table::cases(),
             Self::Memory => memory::cases(),
             Self::Reload | Self::Start => vec![(Contender::Balancerd, 0)],
         }
@@ -87,6 +97,8 @@ impl Measurement {
             Self::OneWay => one_way::sample(bench, case.0),
             Self::Connections => connections::sample(bench, case),
             Self::Web => web::sample(bench, case.0),
+            Self::Floods => floods::sample(bench, case),
+            Self::FullTable => full_table::sample(bench, case.1),
             Self::Memory => memory::sample(bench, case.0),
             Self::Reload => reload::sample(bench),
             Self::Start => start::sample(bench),
@@ -96,7 +108,7 @@ impl Measurement {
     /// The program that it needs beside the contenders'.
     pub fn tools(self) -> &'static [&'static str] {
         match self {
-            Self::Web => &["wrk", "nginx"],
+            Self::Web | Self::Floods | Self::FullTable => &["wrk", "nginx"],
             _ => &[],
         }
     }

@@ -1,0 +1,90 @@
+//! `balancer-flood`, which sends packets that nobody wants.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use balancer_lab::{Process, Signal};
+use serde::Deserialize;
+
+use crate::measure::Bench;
+use crate::plan;
+use crate::site::Site;
+
+/// The most that it lasts.
+const LONGEST: &str = "60s";
+/// How long it may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What comes.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// SYNs, each of a connection of its own.
+    Syns,
+    /// First fragments, each of a packet of its own.
+    First,
+    /// Later ones.
+    Later,
+}
+
+/// It, at work at the client. Dropped, it is ended.
+pub struct Flood(Process);
+
+/// What it tells.
+#[derive(Deserialize)]
+struct Report {
+    pps: f64,
+}
+
+impl Flood {
+    /// Starts it, with so many thousands of packets a second.
+    pub fn start(
+        bench: &Bench,
+        site: &Site,
+        to: Ipv4Addr,
+        kind: Kind,
+        thousands: u32,
+    ) -> anyhow::Result<Self> {
+        // Fragments of one source would be taken for those of one packet.
+        let frames = match kind {
+            Kind::Syns => "mode = \"new\"\nsource_ports = \"1024-65535\"\nframe_size = 60",
+            Kind::First => {
+                "mode = \"established\"\nsource_ports = \"1024-1024\"\nframe_size = 66\nfragment = \"first\"\nflows = 131070"
+            }
+            Kind::Later => {
+                "mode = \"established\"\nsource_ports = \"1024-1024\"\nframe_size = 66\nfragment = \"later\"\nflows = 131070"
+            }
+        };
+        let last = u32::from(plan::CLIENTS) | !plan::mask(plan::CLIENTS_PREFIX);
+        let text = format!(
+            "name = \"flood\"\nfamily = 4\nprotocol = \"tcp\"\n{frames}\n\
+             destination_mac = \"{}\"\nsource = \"{}-{}\"\ndestination = \"{}\"\n\
+             destination_port = {}\nrate = {}\nduration = \"{LONGEST}\"\n",
+            site.balancer.mac("eth0")?,
+            Ipv4Addr::from(u32::from(plan::CLIENTS) + 1),
+            Ipv4Addr::from(last - 1),
+            to,
+            plan::WEB_PORT,
+            u64::from(thousands) * 1000,
+        );
+        let path = site.lab.directory().join("flood.toml");
+        fs::write(&path, text)?;
+        let mut command = site
+            .client
+            .command(bench.binaries.directory.join("balancer-flood"))?;
+        command.args(["--interface", "eth0", "--json"]).arg(path);
+        Ok(Self(site.client.spawn_command(command)?))
+    }
+
+    /// Ends it: packets a second.
+    pub fn end(self) -> anyhow::Result<f64> {
+        let Self(process) = self;
+        process.kill(Signal::SIGINT)?;
+        process.wait(PATIENCE)?;
+        let output = process.stdout();
+        let report: Report = serde_json::from_str(&output)
+            .with_context(|| format!("balancer-flood wrote\n{output}{}", process.stderr()))?;
+        Ok(report.pps)
+    }
+}

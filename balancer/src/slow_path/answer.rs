@@ -67,7 +67,7 @@ pub struct Complaint<'a> {
     /// Who sent it.
     pub source: IpAddr,
     /// To whom.
-    destination: IpAddr,
+    pub destination: IpAddr,
     /// Of TCP the header and what it carries.
     tcp: Option<TcpSlice<'a>>,
     /// From the network header to the packet's end.
@@ -268,6 +268,8 @@ mod tests {
     const SERVICE: [u8; 4] = [192, 0, 2, 10];
     const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     const SERVICE6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
+    const OWN: [u8; 4] = [192, 0, 2, 254];
+    const OWN6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254];
 
     /// A frame made by `build`, padded as Ethernet does.
     fn frame(build: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -298,8 +300,8 @@ mod tests {
     fn answer(reason: Drop, frame: &[u8]) -> Option<Vec<u8>> {
         let complaint = Complaint::of(reason, 1300, frame)?;
         let own = match complaint.source {
-            IpAddr::V4(_) => [192, 0, 2, 254].into(),
-            IpAddr::V6(_) => SERVICE6.into(),
+            IpAddr::V4(_) => OWN.into(),
+            IpAddr::V6(_) => OWN6.into(),
         };
         complaint.answer(Some(own))
     }
@@ -362,16 +364,17 @@ mod tests {
 
     #[test]
     fn the_service_says_what_concerns_it_and_the_box_the_rest() {
-        let source = |answer: Vec<u8>| answer[ETHERNET + 12..ETHERNET + 16].to_vec();
-        assert_eq!(
-            source(answer(Drop::NoBackend, &udp(b"?")).unwrap()),
-            SERVICE
-        );
-        let frame = udp(b"?");
-        assert_eq!(
-            source(answer(Drop::TtlExceeded, &frame).unwrap()),
-            [192, 0, 2, 254]
-        );
+        let (frame, frame6) = (udp(b"?"), udp6(b"?"));
+        for (reason, from, from6) in [
+            (Drop::NoBackend, SERVICE, SERVICE6),
+            (Drop::TtlExceeded, OWN, OWN6),
+            (Drop::NoNextHop, OWN, OWN6),
+        ] {
+            let source = answer(reason, &frame).unwrap()[ETHERNET + 12..ETHERNET + 16].to_vec();
+            assert_eq!(source, from, "{reason:?}");
+            let source = answer(reason, &frame6).unwrap()[ETHERNET + 8..ETHERNET + 24].to_vec();
+            assert_eq!(source, from6, "{reason:?} over IPv6");
+        }
         let answer = answer(Drop::NoNextHop, &frame).unwrap();
         // Host unreachable.
         assert_eq!(answer[ETHERNET + 20..ETHERNET + 22], [3, 1]);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use balancer_common::search::state;
 use balancer_common::table::tick::Tick;
 use balancer_common::verdict::{Drop, Exit, Punt, Verdict, Way};
 use balancer_common::wire::ethertype;
+use nix::sys::socket::SockaddrIn6;
 
 use super::Program;
 use super::answer::Complaint;
@@ -120,9 +121,9 @@ impl Desk {
         let counters = Arc::clone(&self.counters);
         counters.dropped[reason as usize].add();
         let now = Instant::now();
-        let ours = self.interface(interface, now);
         // What was sent to another box with the same service is not ours to answer.
-        let is_ours = ours.mac.is_none_or(|mac| frame.starts_with(&mac));
+        let mac = self.interface(interface, now).mac;
+        let is_ours = mac.is_none_or(|mac| frame.starts_with(&mac));
         let complaint = Complaint::of(reason, mtu, frame).filter(|_| is_ours);
         let Some(complaint) = complaint else {
             counters.untold.add();
@@ -132,7 +133,7 @@ impl Desk {
             counters.limited.add();
             return None;
         }
-        let own = ours.addresses[usize::from(complaint.source.is_ipv6())];
+        let own = self.interface(interface, now).own(complaint.destination);
         let answer = complaint.answer(own);
         match answer {
             Some(_) => counters.told.add(),
@@ -305,25 +306,25 @@ impl Desk {
     }
 
     /// What an interface is.
-    fn interface(&mut self, index: u32, now: Instant) -> Interface {
-        match self.interfaces.get(&index) {
-            Some((known, at)) if now.saturating_duration_since(*at) < REMEMBERED => *known,
-            _ => {
-                let interface = Interface::read(index).unwrap_or_default();
-                self.interfaces.insert(index, (interface, now));
-                interface
-            }
+    fn interface(&mut self, index: u32, now: Instant) -> &Interface {
+        let read = || (Interface::read(index).unwrap_or_default(), now);
+        let (interface, at) = self.interfaces.entry(index).or_insert_with(read);
+        if now.saturating_duration_since(*at) >= REMEMBERED {
+            (*interface, *at) = read();
         }
+        interface
     }
 }
 
-/// What is to be known of an interface.
-#[derive(Clone, Copy, Debug, Default)]
+/// What is to be known of an interface, and of the box that has it.
+#[derive(Debug, Default)]
 struct Interface {
     /// Its link-layer address.
     mac: Option<[u8; 6]>,
     /// The first address of it, IPv4 and IPv6, that other links know too.
     addresses: [Option<IpAddr>; 2],
+    /// The IPv6 addresses of all interfaces.
+    ours: Vec<Ipv6Addr>,
 }
 
 impl Interface {
@@ -331,22 +332,36 @@ impl Interface {
         let name = nix::net::if_::if_indextoname(index)?;
         let name = name.to_string_lossy();
         let mut found = Self::default();
-        let entries = nix::ifaddrs::getifaddrs()?;
-        for entry in entries.filter(|entry| entry.interface_name == name) {
+        for entry in nix::ifaddrs::getifaddrs()? {
             let Some(address) = entry.address else {
                 continue;
             };
+            let v6 = address.as_sockaddr_in6().map(SockaddrIn6::ip);
+            found.ours.extend(v6);
+            if entry.interface_name != name {
+                continue;
+            }
             if let Some(link) = address.as_link_addr() {
                 found.mac = link.addr();
             } else if let Some(v4) = address.as_sockaddr_in() {
-                found.addresses[0].get_or_insert(IpAddr::from(v4.ip()));
-            } else if let Some(v6) = address.as_sockaddr_in6()
-                && !v6.ip().is_unicast_link_local()
+                found.addresses[0].get_or_insert(v4.ip().into());
+            } else if let Some(v6) = v6
+                && !v6.is_unicast_link_local()
             {
-                found.addresses[1].get_or_insert(IpAddr::from(v6.ip()));
+                found.addresses[1].get_or_insert(v6.into());
             }
         }
         Ok(found)
+    }
+
+    /// Where an error that the box itself has about a packet to `destination` comes from: an address of the interface that it
+    /// leaves by (RFC 1812, section 4.3.2.4), but over IPv6 the destination if that is the box's own (RFC 4443, section 2.2).
+    fn own(&self, destination: IpAddr) -> Option<IpAddr> {
+        match destination {
+            IpAddr::V4(_) => self.addresses[0],
+            IpAddr::V6(address) if self.ours.contains(&address) => Some(destination),
+            IpAddr::V6(_) => self.addresses[1],
+        }
     }
 }
 

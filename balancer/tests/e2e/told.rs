@@ -1,17 +1,22 @@
 //! Senders of refused packets are told.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use balancer_lab::{RawPort, TcpEcho, eventually};
-use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{
+    Ethernet2Header, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, PacketBuilderStep,
+    SlicedPacket, TransportSlice,
+};
 
 use crate::schedule::nth;
 use crate::site::{PATIENCE, SOON, Shape, Site};
 
 const V4: &str = "192.0.2.10:7";
 const V6: &str = "[2001:db8::10]:7";
+const CLIENT: &str = "192.0.2.1";
+const CLIENT6: &str = "2001:db8::1";
 
 /// Services over TCP and UDP, in both families, whose only backend takes connections or not.
 fn services(weight: u32) -> String {
@@ -32,6 +37,12 @@ fn site(name: &str, weight: u32) -> Option<Site> {
     let mut site = Site::new(name, Shape::Links, 1)?;
     site.start(&services(weight));
     Some(site)
+}
+
+/// What a frame of the client to the box begins with.
+fn link(site: &Site) -> PacketBuilderStep<Ethernet2Header> {
+    let from = site.client.mac("eth0").unwrap();
+    PacketBuilder::ethernet2(from.0, site.balancer.mac("eth0").unwrap().0)
 }
 
 fn connect(site: &Site, to: &str) -> (ErrorKind, Duration) {
@@ -115,59 +126,69 @@ fn clients_are_told_in_generic_mode_too() {
 }
 
 /// What traceroute lives by: the box says that it is there, the packet is not sent on and opens nothing.
+///
+/// Over IPv4 it says so from the interface's own address, whatever the service's (RFC 1812, section 4.3.2.4); over IPv6 too, unless
+/// what the packet was sent to is an address of the box itself (RFC 4443, section 2.2).
 #[test]
 fn the_box_is_a_hop() {
-    let Some(site) = site("hop", 1) else {
+    let cases = [
+        (CLIENT, "198.51.100.10", "192.0.2.10"),
+        (CLIENT, "10.0.1.1", "192.0.2.10"),
+        (CLIENT6, "2001:db8:100::10", "2001:db8::10"),
+        (CLIENT6, "2001:db8:1::1", "2001:db8:1::1"),
+    ];
+    let Some(mut site) = Site::new("hop", Shape::Links, 1) else {
         return;
     };
+    let services = cases.map(|(_, to, _)| {
+        let name = to.replace(':', "-");
+        let (listen, backend) = if to.contains(':') {
+            (format!("[{to}]:7"), "[2001:db8:1::3]:7")
+        } else {
+            (format!("{to}:7"), "10.0.1.3:7")
+        };
+        format!(
+            "[[service]]\nname = \"{name}\"\nlisten = \"{listen}\"\nprotocol = \"udp\"\nbackend = [{{ address = \"{backend}\" }}]\n"
+        )
+    });
+    site.start(&services.concat());
     let port = RawPort::open(&site.client, "eth0").unwrap();
-    let macs = (
-        site.client.mac("eth0").unwrap(),
-        site.balancer.mac("eth0").unwrap(),
-    );
-    let link = || PacketBuilder::ethernet2(macs.0.0, macs.1.0);
-    // An address of the box that no service has: errors about the way come from the box itself.
-    let (v4, v6): ([u8; 4], [u8; 16]) = (
-        [192, 0, 2, 1],
-        "2001:db8::1"
-            .parse::<std::net::Ipv6Addr>()
-            .unwrap()
-            .octets(),
-    );
-    let to6 = "2001:db8::10"
-        .parse::<std::net::Ipv6Addr>()
-        .unwrap()
-        .octets();
-    let mut frames = [Vec::new(), Vec::new()];
-    let builder = link().ipv4(v4, [192, 0, 2, 10], 1).udp(7000, 7);
-    builder.write(&mut frames[0], b"probe").unwrap();
-    let builder = link().ipv6(v6, to6, 1).udp(7000, 7);
-    builder.write(&mut frames[1], b"probe").unwrap();
-    for frame in &frames {
-        port.send(frame).unwrap();
+    for (from, to, expected) in cases {
+        let ends = (from.parse().unwrap(), to.parse().unwrap());
+        let mut frame = Vec::new();
+        let builder = match ends {
+            (IpAddr::V4(from), IpAddr::V4(to)) => link(&site).ipv4(from.octets(), to.octets(), 1),
+            (IpAddr::V6(from), IpAddr::V6(to)) => link(&site).ipv6(from.octets(), to.octets(), 1),
+            _ => unreachable!(),
+        };
+        builder.udp(7000, 7).write(&mut frame, b"probe").unwrap();
+        port.send(&frame).unwrap();
         let is_answer = |frame: &[u8]| exceeded(frame).is_some();
         let answer = port.receive(SOON, is_answer).unwrap().expect("an answer");
-        assert_eq!(exceeded(&answer).unwrap(), frame[14..], "what it quotes");
+        let (ends, quote) = exceeded(&answer).unwrap();
+        let expected = [expected, from].map(|end| end.parse::<IpAddr>().unwrap());
+        assert_eq!(ends, expected, "{to}");
+        assert_eq!(quote, frame[14..], "{to}: what it quotes");
     }
     assert_eq!(site.status().connections.current, 0);
-    assert_eq!(site.status().slow_path.dropped["ttl_exceeded"], 2);
+    assert_eq!(site.status().slow_path.dropped["ttl_exceeded"], 4);
 }
 
-/// What a Time Exceeded quotes, if it is one, to the client, from the box, with the right checksums.
-fn exceeded(frame: &[u8]) -> Option<Vec<u8>> {
+/// Source and destination of a Time Exceeded, if it is one, with the right checksums, and what it quotes.
+fn exceeded(frame: &[u8]) -> Option<([IpAddr; 2], Vec<u8>)> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    let quote = match (packet.net?, packet.transport?) {
+    match (packet.net?, packet.transport?) {
         (NetSlice::Ipv4(ip), TransportSlice::Icmpv4(icmp)) => {
             let header = ip.header().to_header();
-            assert_eq!(header.header_checksum, header.calc_header_checksum());
-            assert_eq!(header.source, [192, 0, 2, 10]);
             let icmp_header = icmp.header();
             let Icmpv4Type::TimeExceeded(_) = icmp_header.icmp_type else {
                 return None;
             };
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
             let checksum = icmp_header.icmp_type.calc_checksum(icmp.payload());
             assert_eq!(icmp_header.checksum, checksum);
-            icmp.payload()
+            let ends = [header.source.into(), header.destination.into()];
+            Some((ends, icmp.payload().to_vec()))
         }
         (NetSlice::Ipv6(ip), TransportSlice::Icmpv6(icmp)) => {
             let header = ip.header();
@@ -175,11 +196,11 @@ fn exceeded(frame: &[u8]) -> Option<Vec<u8>> {
                 return None;
             };
             assert!(icmp.is_checksum_valid(header.source(), header.destination()));
-            icmp.payload()
+            let ends = [header.source().into(), header.destination().into()];
+            Some((ends, icmp.payload().to_vec()))
         }
-        _ => return None,
-    };
-    Some(quote.to_vec())
+        _ => None,
+    }
 }
 
 /// A flood of segments of no connection is not answered with a flood.
@@ -190,12 +211,8 @@ fn who_asks_too_often_is_told_less_often() {
         return;
     };
     let port = RawPort::open(&site.client, "eth0").unwrap();
-    let macs = (
-        site.client.mac("eth0").unwrap(),
-        site.balancer.mac("eth0").unwrap(),
-    );
     let mut frame = Vec::new();
-    PacketBuilder::ethernet2(macs.0.0, macs.1.0)
+    link(&site)
         .ipv4([192, 0, 2, 1], [192, 0, 2, 10], 64)
         .tcp(7000, 7, 1000, 1024)
         .ack(77)

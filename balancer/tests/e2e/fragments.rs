@@ -6,27 +6,12 @@ use std::time::Duration;
 use balancer_lab::{RawPort, UdpEcho, eventually};
 use etherparse::PacketBuilder;
 
-use crate::schedule::nth;
 use crate::site::{PATIENCE, SOON, Shape, Site};
-
-fn services() -> String {
-    let service = |name: &str, listen: &str, to: &str| {
-        nth(listen, &[format!("{{ address = \"{to}\" }}")]).replace(
-            "name = \"web\"",
-            &format!("name = \"{name}\"\nprotocol = \"udp\""),
-        )
-    };
-    [
-        service("udp4", "192.0.2.10:9", "10.0.1.3:9"),
-        service("udp6", "[2001:db8::10]:9", "[2001:db8:1::3]:9"),
-    ]
-    .concat()
-}
 
 fn site(name: &str) -> Option<(Site, UdpEcho)> {
     let mut site = Site::new(name, Shape::Links, 1)?;
     let echo = UdpEcho::repeating(&site.backends[0], [9]).unwrap();
-    site.start(&services());
+    site.start(&site.both_families("udp", 9));
     Some((site, echo))
 }
 
@@ -89,7 +74,7 @@ fn a_large_answer_of_a_name_server_comes() {
     }
     let dnsmasq = site.backends[0].spawn_command(command).unwrap();
     dnsmasq.wait_for_line("started, version", PATIENCE).unwrap();
-    site.start(&services().replace(":9", ":53"));
+    site.start(&site.both_families("udp", 53));
     for server in ["192.0.2.10", "2001:db8::10"] {
         let arguments = ["+notcp", "+ignore", "+bufsize=8192", "+tries=1", "+time=3"];
         let server = format!("@{server}");
@@ -201,7 +186,7 @@ fn fragments_come_in_any_order_in_generic_mode() {
     };
     let echo = UdpEcho::repeating(&site.backends[0], [9]).unwrap();
     site.datapath_key("xdp_mode = \"generic\"");
-    site.start(&services());
+    site.start(&site.both_families("udp", 9));
     any_order(Some((site, echo)), 60);
 }
 

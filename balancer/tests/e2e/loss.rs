@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use balancer_lab::{Host, TcpEcho};
 
-use crate::schedule::{backend, nth};
 use crate::site::{SOON, Shape, Site};
 
 /// How many bytes go each way.
@@ -55,11 +54,7 @@ fn connections_survive_bad_links() {
         return;
     }
     let echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
-    let services = [
-        nth("192.0.2.10:7", &[backend("10.0.1.3:7")]),
-        nth("[2001:db8::10]:7", &[backend("[2001:db8:1::3]:7")]).replace("\"web\"", "\"web6\""),
-    ];
-    site.start(&services.concat());
+    site.start(&site.both_families("tcp", 7));
     let sent: Vec<u8> = (0..LENGTH).map(|index| (index % 251) as u8).collect();
     for to in ["192.0.2.10:7", "[2001:db8::10]:7"] {
         let to: SocketAddr = to.parse().unwrap();

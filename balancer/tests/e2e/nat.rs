@@ -29,21 +29,7 @@ fn a_backend_is_its_own_services_client() {
         .iter()
         .map(|host| TcpEcho::start(host, [7]).unwrap())
         .collect();
-    let service = |name: &str, listen: &str, one: &str, two: &str| {
-        nth(listen, &[backend(one), backend(two)]).replace("web", name)
-    };
-    site.start(
-        &[
-            service("over4", "192.0.2.10:7", "10.0.1.3:7", "10.0.2.3:7"),
-            service(
-                "over6",
-                "[2001:db8::10]:7",
-                "[2001:db8:1::3]:7",
-                "[2001:db8:2::3]:7",
-            ),
-        ]
-        .concat(),
-    );
+    site.start(&site.both_families("tcp", 7));
     for (to, sees) in [
         ("192.0.2.10:7", ["10.0.1.1", "10.0.2.1"]),
         ("[2001:db8::10]:7", ["2001:db8:1::1", "2001:db8:2::1"]),

@@ -17,22 +17,6 @@ use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
 
 const TO: ([u8; 4], u16) = ([192, 0, 2, 10], 7);
 
-/// A service over IPv4 and the same over IPv6, on backend 1.
-fn both_families(port: &str) -> String {
-    let service = |name, listen: &str, to: &str| {
-        nth(
-            &format!("{listen}:{port}"),
-            &[backend(&format!("{to}:{port}"))],
-        )
-        .replace("web", name)
-    };
-    [
-        service("web4", "192.0.2.10", "10.0.1.3"),
-        service("web6", "[2001:db8::10]", "[2001:db8:1::3]"),
-    ]
-    .concat()
-}
-
 fn site(name: &str, count: usize) -> Option<(Site, Vec<TcpEcho>)> {
     let mut site = Site::new(name, Shape::Links, count)?;
     let echo = site
@@ -54,7 +38,7 @@ fn a_packet_without_a_way_waits() {
         return;
     };
     let echo = UdpEcho::start(&site.backends[0], [7]).unwrap();
-    site.start(&both_families("7").replace("name =", "protocol = \"udp\"\nname ="));
+    site.start(&site.both_families("udp", 7));
     let socket = site
         .client
         .udp_socket("192.0.2.1:7001".parse().unwrap())
@@ -111,7 +95,7 @@ fn the_first_packet_to_a_flushed_neighbour_is_not_lost() {
         return;
     };
     let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
-    site.start(&both_families("7"));
+    site.start(&site.both_families("tcp", 7));
     for (listen, neighbour) in [
         ("192.0.2.10:7", "10.0.1.3"),
         ("[2001:db8::10]:7", "2001:db8:1::3"),
@@ -139,7 +123,7 @@ fn a_new_mac_address_is_followed_within_a_second() {
         return;
     };
     let _web = WebServer::start(&site.backends[0], WebConfig::default()).unwrap();
-    site.start(&both_families("80"));
+    site.start(&site.both_families("tcp", 80));
     let mut last = 0;
     for listen in ["192.0.2.10:80", "[2001:db8::10]:80"] {
         let address: SocketAddr = listen.parse().unwrap();

@@ -12,6 +12,8 @@ use balancer::control::document::{
 use balancer_lab::{Host, Lab, Process, Signal, eventually_some, killed_by};
 use serde::de::DeserializeOwned;
 
+use crate::schedule::{backend, nth};
+
 /// How long a daemon may take to start or to reload, on a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one exchange may take.
@@ -31,6 +33,7 @@ pub enum Shape {
 ///
 /// Dropped, the daemon is ended and all of it goes, pins too.
 pub struct Site {
+    shape: Shape,
     daemon: Option<Process>,
     /// Daemons before it: what they logged is shown too when the test fails.
     ended: Vec<Process>,
@@ -111,6 +114,7 @@ impl Site {
             pins.display()
         );
         let site = Self {
+            shape,
             daemon: None,
             ended: Vec::new(),
             client,
@@ -148,6 +152,30 @@ impl Site {
                 .ok()
         })
         .unwrap();
+    }
+
+    /// The text of a service over IPv4 and of the same over IPv6, with nth over all backends.
+    pub fn both_families(&self, protocol: &str, port: u16) -> String {
+        let service = |family, listen: &str, backends: Vec<String>| {
+            nth(&format!("{listen}:{port}"), &backends).replace(
+                "name = \"web\"",
+                &format!("name = \"{protocol}{family}\"\nprotocol = \"{protocol}\""),
+            )
+        };
+        let backends = |address: fn(Shape, usize) -> String| {
+            (1..=self.backends.len())
+                .map(|number| backend(&format!("{}:{port}", address(self.shape, number))))
+                .collect()
+        };
+        let v4 = backends(|shape, number| match shape {
+            Shape::Links => format!("10.0.{number}.3"),
+            Shape::OneArm => format!("192.0.2.10{number}"),
+        });
+        let v6 = backends(|shape, number| match shape {
+            Shape::Links => format!("[2001:db8:{number}::3]"),
+            Shape::OneArm => format!("[2001:db8::10{number}]"),
+        });
+        service(4, "192.0.2.10", v4) + &service(6, "[2001:db8::10]", v6)
     }
 
     /// Puts a line right below `[daemon]`, as `on_exit = "keep"`.

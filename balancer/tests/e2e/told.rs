@@ -10,7 +10,6 @@ use etherparse::{
     SlicedPacket, TransportSlice,
 };
 
-use crate::schedule::nth;
 use crate::site::{PATIENCE, SOON, Shape, Site};
 
 const V4: &str = "192.0.2.10:7";
@@ -19,23 +18,16 @@ const CLIENT: &str = "192.0.2.1";
 const CLIENT6: &str = "2001:db8::1";
 
 /// Services over TCP and UDP, in both families, whose only backend takes connections or not.
-fn services(weight: u32) -> String {
-    let mut text = String::new();
-    for protocol in ["tcp", "udp"] {
-        for (family, listen, to) in [("4", V4, "10.0.1.3:7"), ("6", V6, "[2001:db8:1::3]:7")] {
-            let backend = format!("{{ address = \"{to}\", weight = {weight} }}");
-            text += &nth(listen, &[backend]).replace(
-                "name = \"web\"",
-                &format!("name = \"{protocol}{family}\"\nprotocol = \"{protocol}\""),
-            );
-        }
-    }
-    text
+fn services(site: &Site, weight: u32) -> String {
+    let services = ["tcp", "udp"].map(|protocol| site.both_families(protocol, 7));
+    services
+        .concat()
+        .replace(" }", &format!(", weight = {weight} }}"))
 }
 
 fn site(name: &str, weight: u32) -> Option<Site> {
     let mut site = Site::new(name, Shape::Links, 1)?;
-    site.start(&services(weight));
+    site.start(&services(&site, weight));
     Some(site)
 }
 
@@ -119,7 +111,7 @@ fn clients_are_told_in_generic_mode_too() {
         return;
     };
     site.datapath_key("xdp_mode = \"generic\"");
-    site.start(&services(0));
+    site.start(&services(&site, 0));
     for to in [V4, V6] {
         assert_eq!(connect(&site, to).0, ErrorKind::ConnectionRefused, "{to}");
     }

@@ -264,7 +264,8 @@ fn a_fragment_whose_first_never_comes_is_dropped_in_time() {
         site.drops().drops["fragment_overlap"] == 1
     })
     .unwrap();
-    // What comes when the first is too old waits in vain, and not for ever.
+    // What comes when the first is too old waits in vain, and not for ever. Only time makes it so, and nothing shows that it has
+    // passed: `timeouts.fragment` of the first's note.
     std::thread::sleep(Duration::from_millis(2200));
     port.send(&cut.frames[1]).unwrap();
     eventually("it to expire", PATIENCE, || {

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
 
-use balancer_lab::{TcpEcho, UdpEcho};
+use balancer_lab::{TcpEcho, UdpEcho, eventually};
 use socket2::{Domain, Socket, Type};
 
 use crate::schedule::{backend, nth};
-use crate::site::{SOON, Shape, Site, greeting};
+use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
 
 fn service(listen: &str, protocol: &str, source_nat: &str, to: &str) -> String {
     format!(
@@ -84,10 +83,9 @@ fn every_source_port_is_used_before_one_is_refused() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
     assert_eq!(site.services()[0].refused.ports_exhausted, 1);
     assert_eq!(site.drops().drops["ports_exhausted"], 1);
-    // One that is given back is found again.
+    // One that is given back is found again. For a second it is remembered that there was none.
     site.ctl(&["flush", "connections"]).unwrap();
-    std::thread::sleep(Duration::from_millis(1100));
-    ask(30_000).unwrap();
+    eventually("a port to be found", PATIENCE, || ask(30_000).is_ok()).unwrap();
 }
 
 #[test]

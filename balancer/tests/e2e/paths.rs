@@ -61,7 +61,10 @@ fn a_packet_without_a_way_waits() {
     site.balancer.ip("route del 10.0.1.0/24 dev eth1").unwrap();
     is(BackendState::Unresolved);
     socket.send(b"?").unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    eventually("the packet to wait", PATIENCE, || {
+        site.status().slow_path.held["next_hop"] == 1
+    })
+    .unwrap();
     assert_eq!(echo.datagrams(), 1);
     site.balancer
         .ip("route add 10.0.1.0/24 dev eth1 src 10.0.1.1")
@@ -71,7 +74,7 @@ fn a_packet_without_a_way_waits() {
 
     site.balancer.ip("route del 10.0.1.0/24 dev eth1").unwrap();
     is(BackendState::Unresolved);
-    // Else it may be taken for one that the way has come too late for.
+    // Else it may be taken for one that the way has come too late for. Only time makes the difference: that way came 20 ms ago or less.
     std::thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
     let error = ask().unwrap_err();
@@ -167,13 +170,19 @@ fn an_entry_that_an_operator_made_is_left_alone() {
         let entry = shown.unwrap().stdout;
         assert!(entry.contains("PERMANENT"), "{entry}");
     };
-    let services = nth("192.0.2.10:7", &[backend("10.0.1.3:7")]);
+    // Nobody is sent to the second: it shows when ways have been asked for.
+    let far = "{ address = \"203.0.113.1:7\", weight = 0 }".to_owned();
+    let services = nth("192.0.2.10:7", &[backend("10.0.1.3:7"), far]);
     site.start(&services);
     greeting(&site.client, TO.into(), None);
     is_left(&site);
-    // All ways are asked for anew.
+    let state = || site.services()[0].backends[1].state;
+    assert_eq!(state(), BackendState::Unresolved);
     site.balancer.route("203.0.113.0/24", "10.0.1.3").unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    eventually("all ways to be asked for anew", PATIENCE, || {
+        state() == BackendState::Up
+    })
+    .unwrap();
     is_left(&site);
     site.reload(&nth("192.0.2.10:7", &[backend("10.0.1.4:7")]));
     site.reload(&services);

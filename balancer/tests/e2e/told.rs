@@ -4,10 +4,10 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use balancer_lab::{RawPort, TcpEcho, eventually};
+use balancer_lab::{RawPort, TcpEcho, eventually, eventually_some};
 use etherparse::{
     Ethernet2Header, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, PacketBuilderStep,
-    SlicedPacket, TransportSlice,
+    SlicedPacket, TcpHeader, TransportSlice,
 };
 
 use crate::site::{PATIENCE, SOON, Shape, Site};
@@ -203,34 +203,50 @@ fn who_asks_too_often_is_told_less_often() {
         return;
     };
     let port = RawPort::open(&site.client, "eth0").unwrap();
-    let mut frame = Vec::new();
-    link(&site)
-        .ipv4([192, 0, 2, 1], [192, 0, 2, 10], 64)
-        .tcp(7000, 7, 1000, 1024)
-        .ack(77)
-        .write(&mut frame, &[])
-        .unwrap();
+    let segment = |change: fn(&mut TcpHeader)| {
+        let mut header = TcpHeader::new(7000, 7, 1000, 1024);
+        change(&mut header);
+        let mut frame = Vec::new();
+        link(&site)
+            .ipv4([192, 0, 2, 1], [192, 0, 2, 10], 64)
+            .tcp_header(header)
+            .write(&mut frame, &[])
+            .unwrap();
+        frame
+    };
+    let acknowledgement = segment(|header| {
+        header.ack = true;
+        header.acknowledgment_number = 77;
+    });
     let start = Instant::now();
     for _ in 0..SEGMENTS {
-        port.send(&frame).unwrap();
+        port.send(&acknowledgement).unwrap();
     }
     eventually("all of them to be counted", PATIENCE, || {
         site.drops().drops["no_connection"] == SEGMENTS
     })
     .unwrap();
-    // What the program has handed over is looked at at once.
+    // Nobody is told of a RST. When the daemon has seen one it has seen all that the program has handed over before.
+    let reset = segment(|header| header.rst = true);
+    let counts = eventually_some("the daemon to have seen all", PATIENCE, || {
+        port.send(&reset).unwrap();
+        let counts = site.status().slow_path;
+        let seen = counts.told + counts.limited + counts.untold;
+        (counts.untold > 0 && seen == counts.dropped["no_connection"]).then_some(counts)
+    })
+    .unwrap();
     let took = start.elapsed().as_secs() + 1;
-    std::thread::sleep(Duration::from_millis(200));
-    let counts = site.status().slow_path;
-    let handed_over = counts.dropped["no_connection"];
-    assert_eq!(counts.told + counts.limited, handed_over);
     assert!(
         counts.told >= 50 && counts.told <= 50 + 50 * took,
         "{counts:?}"
     );
-    let resets = port.capture(SEGMENTS as usize, Duration::from_millis(500), |frame| {
+    assert!(counts.limited > 0, "{counts:?}");
+    let is_reset = |frame: &[u8]| {
         let packet = SlicedPacket::from_ethernet(frame).unwrap();
         matches!(packet.transport, Some(TransportSlice::Tcp(tcp)) if tcp.rst() && tcp.sequence_number() == 77)
-    });
-    assert_eq!(resets.unwrap().len() as u64, counts.told);
+    };
+    let resets = port.capture(counts.told as usize, SOON, is_reset).unwrap();
+    assert_eq!(resets.len() as u64, counts.told);
+    let more = port.receive(Duration::from_millis(100), is_reset);
+    assert_eq!(more.unwrap(), None, "one more than were counted");
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use balancer_lab::{Host, TcpEcho};
+use balancer_lab::{Host, Need, TcpEcho};
 
 use crate::site::{SOON, Shape, Site};
 
@@ -37,11 +37,11 @@ fn worsen(host: &Host) -> bool {
     let arguments = netem.iter().chain(&BAD).chain(&["10000"]);
     match host.run("tc", arguments) {
         Ok(_) => true,
-        Err(error) if std::env::var_os("BALANCER_MODULES").is_none() => {
-            eprintln!("left out: this kernel has no netem ({error})");
+        Err(error) => {
+            let reason = format!("this kernel has no netem ({error})");
+            Need::Modules.leave_out("loss", &reason);
             false
         }
-        Err(error) => panic!("{error}"),
     }
 }
 

@@ -1,10 +1,9 @@
 //! Fragments, in any order.
 
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use balancer_lab::{RawPort, UdpEcho, eventually};
-use etherparse::PacketBuilder;
 
 use crate::site::{PATIENCE, SOON, Shape, Site};
 
@@ -13,13 +12,6 @@ fn site(name: &str) -> Option<(Site, UdpEcho)> {
     let echo = UdpEcho::repeating(&site.backends[0], [9]).unwrap();
     site.start(&site.both_families("udp", 9));
     Some((site, echo))
-}
-
-fn socket(site: &Site, address: &str) -> UdpSocket {
-    let address: SocketAddr = address.parse().unwrap();
-    let socket = site.client.udp_socket(address).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    socket
 }
 
 /// Both ways, as the kernels of both ends cut and put together.
@@ -33,8 +25,7 @@ fn large_datagrams_go_both_ways() {
         ("192.0.2.1:7001", "192.0.2.10:9"),
         ("[2001:db8::1]:7001", "[2001:db8::10]:9"),
     ] {
-        let socket = socket(&site, from);
-        socket.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
+        let socket = site.udp(from, to);
         let mut buffer = vec![0; 65_536];
         for length in [1472, 1473, 2000, 4096, 9000, 30_000, 60_000_u32] {
             let question: Vec<u8> = (0..length).map(|byte| (byte % 253) as u8).collect();
@@ -106,12 +97,10 @@ struct Cut {
 
 /// A datagram from port 7000 of the client to port 9 of the service.
 fn cut(site: &Site, is_ipv6: bool, identification: u16) -> Cut {
-    let from = site.client.mac("eth0").unwrap().0;
-    let to = site.balancer.mac("eth0").unwrap().0;
     let payload: Vec<u8> = (0..3000_u32)
         .map(|byte| (byte as u16).wrapping_mul(identification) as u8)
         .collect();
-    let link = PacketBuilder::ethernet2(from, to);
+    let link = site.link_header();
     let mut whole = Vec::new();
     let headers = if is_ipv6 {
         let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
@@ -195,9 +184,12 @@ fn any_order(site: Option<(Site, UdpEcho)>, datagrams: u16) {
         return;
     };
     let port = RawPort::open(&site.client, "eth0").unwrap();
-    for (is_ipv6, client) in [(false, "192.0.2.1:7000"), (true, "[2001:db8::1]:7000")] {
+    for (is_ipv6, client, service) in [
+        (false, "192.0.2.1:7000", "192.0.2.10:9"),
+        (true, "[2001:db8::1]:7000", "[2001:db8::10]:9"),
+    ] {
         let before = echo.datagrams();
-        let socket = socket(&site, client);
+        let socket = site.udp(client, service);
         let mut buffer = vec![0; 8192];
         // A busy machine's veth loses a frame now and then before the program sees it: that one is asked again.
         let mut lost = 0;

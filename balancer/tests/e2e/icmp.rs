@@ -1,7 +1,7 @@
 //! ICMP errors about connections.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{Shutdown, TcpListener};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,8 @@ fn a_client_hears_that_nobody_listens() {
         ("0.0.0.0:0", "192.0.2.10:9"),
         ("[::]:0", "[2001:db8::10]:9"),
     ] {
-        let socket = site.client.udp_socket(from.parse().unwrap()).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
         // An error comes to a connected socket only if it says that it is about this very connection.
-        socket.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
+        let socket = site.udp(from, to);
         socket.send(b"?").unwrap();
         let start = Instant::now();
         let error = socket.recv(&mut [0; 16]).unwrap_err();
@@ -137,12 +135,7 @@ fn datagrams_are_cut_for_a_narrow_link() {
     // Datagrams go without "don't fragment".
     site.client.sysctl("net/ipv4/ip_no_pmtu_disc", "1").unwrap();
     site.start(&site.both_families("udp", 80));
-    let socket = site
-        .client
-        .udp_socket("192.0.2.1:7001".parse().unwrap())
-        .unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    socket.connect("192.0.2.10:80").unwrap();
+    let socket = site.udp("192.0.2.1:7001", "192.0.2.10:80");
     let ask = |length: u32| {
         let question: Vec<u8> = (0..length).map(|byte| (byte % 253) as u8).collect();
         socket.send(&question).unwrap();

@@ -23,11 +23,7 @@ fn a_backend_is_its_own_services_client() {
     let Some(mut site) = Site::new("hairpin", Shape::Links, 2) else {
         return;
     };
-    let _echo: Vec<TcpEcho> = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let _echo = site.tcp_echo();
     site.start(&site.both_families("tcp", 7));
     for (to, sees) in [
         ("192.0.2.10:7", ["10.0.1.1", "10.0.2.1"]),
@@ -58,10 +54,7 @@ fn every_source_port_is_used_before_one_is_refused() {
             .replace("name = \"web\"", "name = \"udp\"\nprotocol = \"udp\""),
     );
     let ask = |port: u32| {
-        let from: SocketAddr = format!("192.0.2.1:{port}").parse().unwrap();
-        let socket = site.client.udp_socket(from).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        socket.connect("192.0.2.10:9").unwrap();
+        let socket = site.udp(&format!("192.0.2.1:{port}"), "192.0.2.10:9");
         socket.send(b"?").unwrap();
         socket.recv(&mut [0; 16])
     };

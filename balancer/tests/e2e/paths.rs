@@ -19,11 +19,7 @@ const TO: ([u8; 4], u16) = ([192, 0, 2, 10], 7);
 
 fn site(name: &str, count: usize) -> Option<(Site, Vec<TcpEcho>)> {
     let mut site = Site::new(name, Shape::Links, count)?;
-    let echo = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let echo = site.tcp_echo();
     let backends: Vec<String> = (1..=count)
         .map(|number| backend(&format!("10.0.{number}.3:7")))
         .collect();
@@ -39,12 +35,7 @@ fn a_packet_without_a_way_waits() {
     };
     let echo = UdpEcho::start(&site.backends[0], [7]).unwrap();
     site.start(&site.both_families("udp", 7));
-    let socket = site
-        .client
-        .udp_socket("192.0.2.1:7001".parse().unwrap())
-        .unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    socket.connect("192.0.2.10:7").unwrap();
+    let socket = site.udp("192.0.2.1:7001", "192.0.2.10:7");
     // Else the kernel keeps to itself that a host is unreachable.
     setsockopt(&socket, Ipv4RecvErr, &true).unwrap();
     let ask = || {
@@ -195,11 +186,7 @@ fn a_backend_that_is_not_there_yet_joins_when_it_comes() {
     let Some(mut site) = Site::new("late", Shape::Links, 2) else {
         return;
     };
-    let _echo: Vec<TcpEcho> = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let _echo = site.tcp_echo();
     site.backends[1]
         .remove_address("eth0", "10.0.2.3/24")
         .unwrap();

@@ -1,7 +1,7 @@
 //! A site: clients, a balancer with a real `balancerd`, and backends, in namespaces of their own.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -9,7 +9,10 @@ use std::time::Duration;
 use balancer::control::document::{
     ConnectionsDocument, DropsDocument, Service, ServicesDocument, Status, StatusDocument,
 };
-use balancer_lab::{Host, Lab, Process, Signal, eventually_some, killed_by};
+use balancer_lab::{
+    Host, Lab, Nginx, Process, Signal, TcpEcho, UdpEcho, WebConfig, eventually_some, killed_by,
+};
+use etherparse::{Ethernet2Header, PacketBuilder, PacketBuilderStep};
 use serde::de::DeserializeOwned;
 
 use crate::schedule::{backend, nth};
@@ -152,6 +155,38 @@ impl Site {
                 .ok()
         })
         .unwrap();
+    }
+
+    /// A TCP echo server on port 7 of each backend.
+    pub fn tcp_echo(&self) -> Vec<TcpEcho> {
+        let start = |host| TcpEcho::start(host, [7]).unwrap();
+        self.backends.iter().map(start).collect()
+    }
+
+    /// A UDP echo server on port 9 of each backend.
+    pub fn udp_echo(&self) -> Vec<UdpEcho> {
+        let start = |host| UdpEcho::start(host, [9]).unwrap();
+        self.backends.iter().map(start).collect()
+    }
+
+    /// An nginx on each backend.
+    pub fn nginx(&self, config: &WebConfig) -> Vec<Nginx> {
+        let start = |host| Nginx::start(host, config).unwrap();
+        self.backends.iter().map(start).collect()
+    }
+
+    /// A UDP socket of the client, bound to one address and connected to another.
+    pub fn udp(&self, from: &str, to: &str) -> UdpSocket {
+        let socket = self.client.udp_socket(from.parse().unwrap()).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.connect(to).unwrap();
+        socket
+    }
+
+    /// What a frame of the client to the box begins with.
+    pub fn link_header(&self) -> PacketBuilderStep<Ethernet2Header> {
+        let [from, to] = [&self.client, &self.balancer].map(|host| host.mac("eth0").unwrap().0);
+        PacketBuilder::ethernet2(from, to)
     }
 
     /// The text of a service over IPv4 and of the same over IPv6, with nth over all backends.

@@ -5,10 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use balancer_lab::{RawPort, TcpEcho, eventually, eventually_some};
-use etherparse::{
-    Ethernet2Header, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, PacketBuilderStep,
-    SlicedPacket, TcpHeader, TransportSlice,
-};
+use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TcpHeader, TransportSlice};
 
 use crate::site::{PATIENCE, SOON, Shape, Site};
 
@@ -29,12 +26,6 @@ fn site(name: &str, weight: u32) -> Option<Site> {
     let mut site = Site::new(name, Shape::Links, 1)?;
     site.start(&services(&site, weight));
     Some(site)
-}
-
-/// What a frame of the client to the box begins with.
-fn link(site: &Site) -> PacketBuilderStep<Ethernet2Header> {
-    let from = site.client.mac("eth0").unwrap();
-    PacketBuilder::ethernet2(from.0, site.balancer.mac("eth0").unwrap().0)
 }
 
 fn connect(site: &Site, to: &str) -> (ErrorKind, Duration) {
@@ -60,9 +51,7 @@ fn without_a_backend_clients_are_refused_at_once() {
         assert!(took < Duration::from_secs(1), "{to}: {took:?}");
 
         let any = if to == V4 { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = site.client.udp_socket(any.parse().unwrap()).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        socket.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
+        let socket = site.udp(any, to);
         socket.send(b"?").unwrap();
         let error = socket.recv(&mut [0; 16]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}: {error}");
@@ -149,8 +138,12 @@ fn the_box_is_a_hop() {
         let ends = (from.parse().unwrap(), to.parse().unwrap());
         let mut frame = Vec::new();
         let builder = match ends {
-            (IpAddr::V4(from), IpAddr::V4(to)) => link(&site).ipv4(from.octets(), to.octets(), 1),
-            (IpAddr::V6(from), IpAddr::V6(to)) => link(&site).ipv6(from.octets(), to.octets(), 1),
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                site.link_header().ipv4(from.octets(), to.octets(), 1)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                site.link_header().ipv6(from.octets(), to.octets(), 1)
+            }
             _ => unreachable!(),
         };
         builder.udp(7000, 7).write(&mut frame, b"probe").unwrap();
@@ -207,7 +200,7 @@ fn who_asks_too_often_is_told_less_often() {
         let mut header = TcpHeader::new(7000, 7, 1000, 1024);
         change(&mut header);
         let mut frame = Vec::new();
-        link(&site)
+        site.link_header()
             .ipv4([192, 0, 2, 1], [192, 0, 2, 10], 64)
             .tcp_header(header)
             .write(&mut frame, &[])

@@ -200,7 +200,12 @@ fn mutate(chance: &mut Chance, frame: &mut Vec<u8>) {
         _ => {
             let changes = 1 + chance.below(3);
             // Not addresses and ports: see `random_frame`.
-            let kept = if frame[12] == 8 { 26..38 } else { 22..58 };
+            let kept = match (frame[12], frame[20]) {
+                (8, _) => 26..38,
+                // Behind a fragment header.
+                (_, 44) => 22..66,
+                _ => 22..58,
+            };
             for _ in 0..changes {
                 let at = 12 + chance.below(frame.len() as u64 - 12) as usize;
                 if kept.contains(&at) {

@@ -375,10 +375,52 @@ mod tests {
             let source = answer(reason, &frame6).unwrap()[ETHERNET + 8..ETHERNET + 24].to_vec();
             assert_eq!(source, from6, "{reason:?} over IPv6");
         }
-        let answer = answer(Drop::NoNextHop, &frame).unwrap();
-        // Host unreachable.
-        assert_eq!(answer[ETHERNET + 20..ETHERNET + 22], [3, 1]);
-        assert_eq!(answer[ETHERNET + 8], TTL);
+    }
+
+    /// Type and code of the error about a frame, whose headers are as they should be, and what it quotes.
+    fn error_about(reason: Drop, frame: &[u8]) -> ([u8; 2], Vec<u8>) {
+        let answer = answer(reason, frame).unwrap();
+        let packet = SlicedPacket::from_ethernet(&answer).unwrap();
+        match (packet.net, packet.transport) {
+            (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Icmpv4(icmp))) => {
+                let header = ip.header().to_header();
+                assert_eq!(header.header_checksum, header.calc_header_checksum());
+                assert_eq!((header.time_to_live, header.dont_fragment), (TTL, true));
+                assert_eq!(header.destination, CLIENT);
+                let sum = icmp.icmp_type().calc_checksum(icmp.payload());
+                assert_eq!(icmp.checksum(), sum);
+                let payload = icmp.payload().to_vec();
+                ([icmp.type_u8(), icmp.code_u8()], payload)
+            }
+            (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) => {
+                let header = ip.header();
+                assert_eq!(header.hop_limit(), TTL);
+                assert_eq!(header.destination(), CLIENT6);
+                assert!(icmp.is_checksum_valid(header.source(), header.destination()));
+                let payload = icmp.payload().to_vec();
+                ([icmp.type_u8(), icmp.code_u8()], payload)
+            }
+            _ => panic!("{answer:02x?}"),
+        }
+    }
+
+    #[test]
+    fn errors_say_why_and_quote_the_packet() {
+        for (reason, kind, kind6) in [
+            (Drop::NoBackend, [3, 3], [1, 4]),
+            (Drop::NoNextHop, [3, 1], [1, 3]),
+            (Drop::TtlExceeded, [11, 0], [3, 0]),
+        ] {
+            for (mut frame, length, kind) in [
+                (udp(b"?"), 20 + 8 + 1, kind),
+                (udp6(b"?"), 40 + 8 + 1, kind6),
+            ] {
+                // Padding is no part of the packet.
+                frame.extend([0; 8]);
+                let packet = frame[ETHERNET..ETHERNET + length].to_vec();
+                assert_eq!(error_about(reason, &frame), (kind, packet), "{reason:?}");
+            }
+        }
     }
 
     #[test]
@@ -394,6 +436,13 @@ mod tests {
         fragment[ETHERNET + 6] = 0x20;
         assert!(answer(Drop::TtlExceeded, &fragment).is_some());
         fragment[ETHERNET + 7] = 1;
+        assert_eq!(answer(Drop::TtlExceeded, &fragment), None);
+        let mut fragment = udp6(&[7; 100]);
+        fragment[ETHERNET + 4..ETHERNET + 7].copy_from_slice(&[0, 8 + 8 + 100, 44]);
+        // The first, and more to come.
+        fragment.splice(ETHERNET + 40..ETHERNET + 40, [17, 0, 0, 1, 0, 0, 0, 77]);
+        assert!(answer(Drop::TtlExceeded, &fragment).is_some());
+        fragment[ETHERNET + 43] |= 8;
         assert_eq!(answer(Drop::TtlExceeded, &fragment), None);
         let mut group = udp(b"?");
         group[6] |= 1;

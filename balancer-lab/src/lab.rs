@@ -25,7 +25,7 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
-    Error, Host, Result,
+    Error, Host, Need, Result,
     error::Context,
     namespace, pins,
     process::{Running, lock},
@@ -34,8 +34,6 @@ use crate::{
 
 /// All names of namespaces and directories begin so, then comes the process's id.
 const PREFIX: &str = "bl-";
-/// Set to `required`, a lab that cannot be had fails the test instead of leaving it out.
-const VARIABLE: &str = "BALANCER_LAB";
 const TRANSMIT_QUEUE: u32 = 10_000;
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -145,15 +143,11 @@ impl Lab {
     ///
     /// # Panics
     ///
-    /// When the lab can be had but not made, and when it cannot be had although `BALANCER_LAB=required` is set.
+    /// When the lab can be had but not made, and when it cannot be had although it is [needed](Need::Lab).
     #[must_use]
     pub fn for_test(name: &str) -> Option<Self> {
         if let Err(reason) = Self::available() {
-            assert!(
-                env::var_os(VARIABLE).is_none_or(|value| value != "required"),
-                "{name} needs a lab: {reason}"
-            );
-            eprintln!("{name} is left out: {reason}");
+            Need::Lab.leave_out(name, &reason);
             return None;
         }
         match Self::new(name) {

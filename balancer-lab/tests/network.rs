@@ -11,8 +11,8 @@ use std::{
 };
 
 use balancer_lab::{
-    Announce, Dnsmasq, Host, HttpServer, KeepAlive, Lab, LinkOptions, MacAddress, Nginx, RawPort,
-    TcpEcho, UdpEcho, WebConfig, WebKind, WebServer, dig, eventually,
+    Announce, Dnsmasq, Host, HttpServer, KeepAlive, Lab, LinkOptions, MacAddress, Need, Nginx,
+    RawPort, TcpEcho, UdpEcho, WebConfig, WebKind, WebServer, dig, eventually,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,6 +46,14 @@ fn pair(name: &str) -> Option<Pair> {
         server,
         _lab: lab,
     })
+}
+
+fn pair_with_nginx(name: &str) -> Option<Pair> {
+    if Nginx::installed() {
+        return pair(name);
+    }
+    Need::Lab.leave_out(name, "nginx is not installed");
+    None
 }
 
 fn both_families(port: u16) -> [SocketAddr; 2] {
@@ -198,11 +206,9 @@ fn small_files(port: u16) -> WebConfig {
 
 #[test]
 fn nginx_serves_both_families() {
-    let Some(pair) = pair("nginx") else { return };
-    if !Nginx::installed() {
-        eprintln!("left out: nginx is not installed");
+    let Some(pair) = pair_with_nginx("nginx") else {
         return;
-    }
+    };
     let web = WebServer::start(&pair.server, small_files(8080)).unwrap();
     assert_eq!(web.kind(), WebKind::Nginx);
     check_web(&pair.client, 8080);
@@ -219,11 +225,9 @@ fn the_embedded_web_server_serves_the_same() {
 
 #[test]
 fn nginx_speaks_tls_and_says_why_it_cannot_start() {
-    let Some(pair) = pair("tls") else { return };
-    if !Nginx::installed() {
-        eprintln!("left out: nginx is not installed");
+    let Some(pair) = pair_with_nginx("tls") else {
         return;
-    }
+    };
     let config = WebConfig {
         https: vec![443],
         ..WebConfig::default()

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use balancer::control::document::{BackendState, ChangeDocument, ServicesDocument};
+use balancer_lab::Need;
 use fake_daemon::FakeDaemon;
 use nix::unistd::{Gid, Uid};
 
@@ -50,7 +51,7 @@ fn ctl(socket: &Path, line: &str) -> Run {
 fn is_root(test: &str) -> bool {
     let root = Uid::effective().is_root();
     if !root {
-        eprintln!("{test}: not run, it needs root to become another user");
+        Need::Lab.leave_out(test, "becoming another user needs root");
     }
     root
 }

@@ -10,14 +10,14 @@ mod support;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use balancer::config::FlowLookup;
-use balancer::datapath::flows::FlowTable;
 use balancer::datapath::kernel::Sizes;
-use balancer_common::family::Family;
-use balancer_common::table::find;
 use balancer_common::verdict::Verdict;
+use support::chance::Chance;
 use support::engines::{Engines, Setting};
+use support::flows::connections;
 use support::frame::{SYN, checksum, tcp, udp};
 use support::place::in_the_box;
+use support::variable::number;
 use support::{BACKEND_MAC, BACKEND_SIDE, CLIENT_SIDE};
 
 const SERVICES: &str = r#"
@@ -72,26 +72,6 @@ interface = "eth1"
   [[service.backend]]
   address = "10.0.0.9"
 "#;
-
-/// Each connection is whole.
-fn all_are_whole<F: Family>(table: &FlowTable<F>) {
-    for flow in table.flows() {
-        assert!(find(table, &flow.peer()).is_some(), "{flow:?}");
-    }
-}
-
-/// `SplitMix64`: the same frames for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % bound
-    }
-}
 
 /// Few clients with few ports, so that connections go through their whole life. Every client has ports of its
 /// own for every destination: a source port that is taken would be replaced by chance, and chance differs.
@@ -220,7 +200,12 @@ fn mutate(chance: &mut Chance, frame: &mut Vec<u8>) {
         _ => {
             let changes = 1 + chance.below(3);
             // Not addresses and ports: see `random_frame`.
-            let kept = if frame[12] == 8 { 26..38 } else { 22..58 };
+            let kept = match (frame[12], frame[20]) {
+                (8, _) => 26..38,
+                // Behind a fragment header.
+                (_, 44) => 22..66,
+                _ => 22..58,
+            };
             for _ in 0..changes {
                 let at = 12 + chance.below(frame.len() as u64 - 12) as usize;
                 if kept.contains(&at) {
@@ -269,23 +254,15 @@ fn answer(frame: &[u8]) -> Option<Vec<u8>> {
 
 /// How many frames: `BALANCER_FRAMES`, else what is quick.
 fn frames() -> u64 {
-    std::env::var("BALANCER_FRAMES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(100_000)
+    number("BALANCER_FRAMES").unwrap_or(100_000)
 }
 
 fn seed() -> u64 {
-    std::env::var("BALANCER_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| {
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap()
-                .subsec_nanos()
-                .into()
-        })
+    let chance = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap().subsec_nanos().into()
+    };
+    number("BALANCER_SEED").unwrap_or_else(chance)
 }
 
 #[test]
@@ -306,8 +283,9 @@ fn both_engines_do_the_same() {
         });
         let forwarded = run(&mut engines, &mut Chance(seed), seed);
         engines.compare();
-        all_are_whole(&engines.memory.v4);
-        all_are_whole(&engines.memory.v6);
+        // Each is whole.
+        connections(&engines.memory.v4);
+        connections(&engines.memory.v6);
         assert!(
             forwarded > frames() / 6,
             "only {forwarded} frames were forwarded"

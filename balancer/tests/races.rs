@@ -14,12 +14,11 @@ use std::hint::spin_loop;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Instant;
 
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::Xdp;
 use balancer::config::{self, FlowLookup};
-use balancer::datapath::compile::{ServiceIds, compile, words};
+use balancer::datapath::compile::{compile, words};
 use balancer::datapath::flows::{FlowTable, now};
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::notes::Notes;
@@ -34,12 +33,14 @@ use balancer_common::table::{Lines as _, find};
 use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::verdict::{Drop, Verdict};
 use balancer_common::wire::protocol;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use support::cpus::on_both;
+use support::flows::{connections, visible};
 use support::frame::{tcp, udp};
+use support::ids::in_order;
 use support::place::in_the_box;
 use support::properties::ends;
-use support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE};
+use support::variable::number;
+use support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, program};
 
 /// How many races there are unless `BALANCER_RACES` says otherwise: of connections, and for ports, which take longer.
 const SAME: usize = 100_000;
@@ -47,59 +48,38 @@ const FOR_PORTS: usize = 20_000;
 
 const LOOKUPS: [FlowLookup; 2] = [FlowLookup::Table, FlowLookup::Hash];
 
-/// The services take turns, so that two packets that are scheduled at once get different backends.
-const SERVICES: &str = r#"
-[[service]]
-name = "tcp"
-listen = "192.0.2.10:80"
-protocol = "tcp"
-scheduler = "nth"
-backend = [{ address = "10.0.0.2:8080" }, { address = "10.0.0.3:8080" }]
-[[service]]
-name = "udp"
-listen = "192.0.2.10:53"
-protocol = "udp"
-scheduler = "nth"
-backend = [{ address = "10.0.0.4:5353" }, { address = "10.0.0.5:5353" }]
-[[service]]
-name = "tcp6"
-listen = "[2001:db8::10]:80"
-protocol = "tcp"
-scheduler = "nth"
-backend = [{ address = "[2001:db8:1::2]:8080" }, { address = "[2001:db8:1::3]:8080" }]
-[[service]]
-name = "udp6"
-listen = "[2001:db8::10]:53"
-protocol = "udp"
-scheduler = "nth"
-backend = [{ address = "[2001:db8:1::4]:5353" }, { address = "[2001:db8:1::5]:5353" }]
-"#;
+/// TCP and UDP over IPv4, then over IPv6, each with so many backends, which take turns: two packets that are scheduled at once get
+/// different ones.
+fn services(backends: usize) -> String {
+    let service = |protocol: &str, listen: &str, addresses: [&str; 2]| {
+        let family = if listen.starts_with('[') { 6 } else { 4 };
+        let backend = |address: &&str| format!("{{ address = \"{address}\" }},");
+        let backends: String = addresses[..backends].iter().map(backend).collect();
+        format!(
+            "[[service]]\nname = \"{protocol}{family}\"\nlisten = \"{listen}\"\nprotocol = \"{protocol}\"\n\
+             scheduler = \"nth\"\nbackend = [{backends}]\n"
+        )
+    };
+    let [tcp, udp] = V4::SERVICES;
+    let [tcp6, udp6] = V6::SERVICES;
+    [
+        service("tcp", tcp, ["10.0.0.2:8080", "10.0.0.3:8080"]),
+        service("udp", udp, ["10.0.0.4:5353", "10.0.0.5:5353"]),
+        service(
+            "tcp",
+            tcp6,
+            ["[2001:db8:1::2]:8080", "[2001:db8:1::3]:8080"],
+        ),
+        service(
+            "udp",
+            udp6,
+            ["[2001:db8:1::4]:5353", "[2001:db8:1::5]:5353"],
+        ),
+    ]
+    .concat()
+}
 
-/// One backend for each, and few ports.
-const NARROW: &str = r#"
-[[service]]
-name = "tcp"
-listen = "192.0.2.10:80"
-protocol = "tcp"
-backend = [{ address = "10.0.0.2:8080" }]
-[[service]]
-name = "udp"
-listen = "192.0.2.10:53"
-protocol = "udp"
-backend = [{ address = "10.0.0.4:5353" }]
-[[service]]
-name = "tcp6"
-listen = "[2001:db8::10]:80"
-protocol = "tcp"
-backend = [{ address = "[2001:db8:1::2]:8080" }]
-[[service]]
-name = "udp6"
-listen = "[2001:db8::10]:53"
-protocol = "udp"
-backend = [{ address = "[2001:db8:1::4]:5353" }]
-"#;
-
-/// The source ports of the narrow services: so many, from this one on.
+/// The source ports where each service has one backend: so many, from this one on.
 const PORTS: u16 = 200;
 const FIRST_PORT: u16 = 40_000;
 
@@ -129,14 +109,7 @@ impl Loaded {
             .flat_map(|service| &service.backends)
             .map(|backend| SocketAddr::new(backend.address, backend.port.unwrap()))
             .collect();
-        let mut ids = 0..;
-        let ids: Vec<_> = (0..)
-            .zip(&config.services)
-            .map(|(id, service)| ServiceIds {
-                service: id,
-                backends: ids.by_ref().take(service.backends.len()).collect(),
-            })
-            .collect();
+        let ids = in_order(&config.services);
         for (id, backend) in (0..).zip(&backends) {
             let path = Path {
                 hop: Hop::new(BACKEND_SIDE, BACKEND_MAC, BOX_MAC),
@@ -290,17 +263,8 @@ fn opening<F: Side>(client: u32, port: u16, service: usize) -> Opening<F> {
 /// Gives a frame to the program: what it has sent on.
 fn run(program: &Xdp, frame: &[u8]) -> Option<Vec<u8>> {
     const XDP_REDIRECT: u32 = 4;
-    let context = [0, frame.len() as u32, 0, CLIENT_SIDE, 0, 0].map(u32::to_ne_bytes);
-    let mut output = vec![0; frame.len()];
-    let result = program
-        .test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut output),
-            ctx_in: Some(context.as_flattened()),
-            ..TestRunOptions::default()
-        })
-        .unwrap();
-    (result.return_value == XDP_REDIRECT).then_some(output)
+    let ran = program::run(program, CLIENT_SIDE, frame);
+    (ran.action == XDP_REDIRECT).then_some(ran.output)
 }
 
 /// What both CPUs have sent on of each pair.
@@ -313,60 +277,32 @@ fn race(kernel: &mut Kernel, first: usize, pairs: &[[&[u8]; 2]]) -> Vec<Outcome>
     const SKEWS: usize = 64;
     let program: &Xdp = kernel.program().unwrap();
     let arrived = AtomicUsize::new(0);
-    let sides = thread::scope(|scope| {
-        let threads = [0, 1].map(|cpu| {
-            let arrived = &arrived;
-            scope.spawn(move || {
-                let mut cpus = CpuSet::new();
-                cpus.set(cpu).unwrap();
-                sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
-                let one = |(number, pair): (usize, &[&[u8]; 2])| {
-                    arrived.fetch_add(1, Ordering::AcqRel);
-                    while arrived.load(Ordering::Acquire) < 2 * (number + 1) {
-                        spin_loop();
-                    }
-                    let skew = (first + number) % (2 * SKEWS);
-                    let is_later = (skew < SKEWS) == (cpu == 0);
-                    for _ in 0..if is_later { skew % SKEWS } else { 0 } {
-                        spin_loop();
-                    }
-                    run(program, pair[cpu])
-                };
-                pairs.iter().enumerate().map(one).collect::<Vec<_>>()
-            })
-        });
-        threads.map(|thread| thread.join().unwrap())
+    let [first, second] = on_both(|cpu| {
+        let one = |(number, pair): (usize, &[&[u8]; 2])| {
+            arrived.fetch_add(1, Ordering::AcqRel);
+            while arrived.load(Ordering::Acquire) < 2 * (number + 1) {
+                spin_loop();
+            }
+            let skew = (first + number) % (2 * SKEWS);
+            let is_later = (skew < SKEWS) == (cpu == 0);
+            for _ in 0..if is_later { skew % SKEWS } else { 0 } {
+                spin_loop();
+            }
+            run(program, pair[cpu])
+        };
+        pairs.iter().enumerate().map(one).collect::<Vec<_>>()
     });
-    let [first, second] = sides;
     first.into_iter().zip(second).map(<[_; 2]>::from).collect()
 }
 
-/// The visible flows.
-fn visible<F: Family>(table: &FlowTable<F>) -> impl Iterator<Item = &Flow<F>> {
-    (0..table.geometry().lines())
-        .filter_map(|index| table.line(index))
-        .filter(|line| line.meta().is_visible())
-}
-
-/// Asserts that the table is whole, and that of each backend there are so many connections: every tuple has one flow, and every flow the one
-/// that answers it, which points back.
-fn check_table<F: Family>(table: &FlowTable<F>, connections: &[u64]) {
-    let mut tuples = HashSet::new();
-    let mut found = vec![0; connections.len()];
-    for flow in visible(table) {
-        assert!(tuples.insert(flow.tuple()), "two flows: {flow:?}");
-        assert!(std::ptr::eq(find(table, &flow.tuple()).unwrap(), flow));
-        let peer = find(table, &flow.peer()).unwrap_or_else(|| panic!("half: {flow:?}"));
-        assert_eq!(peer.peer(), flow.tuple());
-        assert_eq!(
-            (peer.is_reply(), peer.backend()),
-            (!flow.is_reply(), flow.backend())
-        );
-        found[flow.backend() as usize] += u64::from(!flow.is_reply());
+/// Asserts that the table is whole, and that of each backend there are so many connections.
+fn check_table<F: Family>(table: &FlowTable<F>, expected: &[u64]) {
+    let mut found = vec![0; expected.len()];
+    for [original, _] in connections(table) {
+        found[original.backend() as usize] += 1;
     }
-    assert_eq!(found, connections, "connections of each backend");
-    let total: u64 = connections.iter().sum();
-    assert_eq!(tuples.len() as u64, 2 * total, "two flows a connection");
+    assert_eq!(found, expected, "connections of each backend");
+    let total: u64 = expected.iter().sum();
     assert_eq!(
         (table.count(), table.count_half_open()),
         (total, total),
@@ -410,7 +346,7 @@ fn on_both_cpus(name: &str, work: impl Fn(FlowLookup) + Send + Copy) {
 }
 
 fn races(otherwise: usize) -> usize {
-    std::env::var("BALANCER_RACES").map_or(otherwise, |text| text.parse().unwrap())
+    number("BALANCER_RACES").map_or(otherwise, |number| number as usize)
 }
 
 #[test]
@@ -424,7 +360,7 @@ fn one_connection_on_two_cpus_has_one_backend_and_one_pair_of_flows() {
 fn same_tuple<F: Side>(lookup: FlowLookup) {
     const BATCH: usize = 500;
     let start = Instant::now();
-    let mut racers = Loaded::new(lookup, SERVICES, "");
+    let mut racers = Loaded::new(lookup, &services(2), "");
     let (mut contended, mut lost) = (0, 0);
     let batches = races(SAME).div_ceil(BATCH);
     for batch in 0..batches {
@@ -513,7 +449,7 @@ fn last_ports<F: Side>(lookup: FlowLookup) {
     const FREE: usize = (PORTS / EVERY) as usize;
     const TAKEN: u64 = PORTS as u64 - FREE as u64;
     let start = Instant::now();
-    let mut racers = Loaded::new(lookup, NARROW, "source_ports = \"40000-40199\"");
+    let mut racers = Loaded::new(lookup, &services(1), "source_ports = \"40000-40199\"");
     let (mut won, mut exhausted, mut contended) = (0, 0, 0);
     let batches = races(FOR_PORTS).div_ceil(2 * FREE);
     for batch in 0..2 * batches {

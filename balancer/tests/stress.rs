@@ -18,24 +18,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::Xdp;
 use balancer::config::{self, FlowLookup, Timeouts};
-use balancer::datapath::compile::{Image, ServiceIds, compile, words};
+use balancer::datapath::compile::{Image, compile, words};
 use balancer::datapath::flows::{FlowTable, Pass, now};
 use balancer::datapath::kernel::{Back, Kernel, Sizes};
 use balancer::datapath::raw::Record;
 use balancer_common::abi::{Link, Path, map};
 use balancer_common::family::Family;
 use balancer_common::hop::Hop;
+use balancer_common::table::Lines as _;
 use balancer_common::table::flow::{Flow, Stage};
 use balancer_common::table::state::{Phase, State};
-use balancer_common::table::{Lines as _, find};
 use balancer_common::tuple::Tuple;
 use balancer_lab::Lab;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use support::chance::Chance;
+use support::cpus::on_both;
+use support::flows::connections;
 use support::frame::{SYN, tcp, udp};
-use support::{BACKEND_MAC, BOX_MAC};
+use support::ids::in_order;
+use support::properties::ends;
+use support::variable::number;
+use support::{BACKEND_MAC, BOX_MAC, program};
 
 /// The interface that a test run pretends a frame came in by: `lo`.
 const INGRESS: u32 = 1;
@@ -80,19 +84,20 @@ protocol = "tcp"
 backend = [{ address = "[2001:db8:1::2]:8080" }, { address = "[2001:db8:1::3]:8080" }]
 "#;
 
+/// Whom each client talks to, by its number.
+const SERVICES: [&str; 4] = [
+    "192.0.2.10:80",
+    "192.0.2.10:53",
+    "192.0.2.10:81",
+    "[2001:db8::10]:80",
+];
+
 /// How many backends there are.
 const BACKENDS: u32 = 6;
 
 fn image() -> Image {
     let config = config::parse("stress.toml", CONFIG).unwrap();
-    let mut backends = 0..;
-    let ids: Vec<_> = (0..)
-        .zip(&config.services)
-        .map(|(id, service)| ServiceIds {
-            service: id,
-            backends: backends.by_ref().take(service.backends.len()).collect(),
-        })
-        .collect();
+    let ids = in_order(&config.services);
     let ports = config.datapath.source_ports;
     compile(1, &config.services, &ids, ports, |_| Some(INGRESS))
 }
@@ -133,19 +138,6 @@ fn timeouts() -> Timeouts {
         udp: timeout,
         udp_stream: timeout,
         fragment: timeout,
-    }
-}
-
-/// `SplitMix64`.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % bound
     }
 }
 
@@ -223,12 +215,7 @@ fn client(number: u64, is_v4: bool) -> SocketAddr {
 }
 
 fn frames(number: u64) -> Frames {
-    let service = [
-        "192.0.2.10:80",
-        "192.0.2.10:53",
-        "192.0.2.10:81",
-        "[2001:db8::10]:80",
-    ][number as usize % 4];
+    let service = SERVICES[number as usize % SERVICES.len()];
     let from = client(number, number % 4 != 3).to_string();
     if number % 4 == 1 {
         let frame = udp(&from, service).payload(b"datagram").build();
@@ -290,81 +277,34 @@ fn protocol(frame: &[u8]) -> u8 {
 
 /// Asserts that a frame is whole: addresses and ports that belong together, and right checksums.
 fn check(frame: &[u8]) {
-    let headers = etherparse::PacketHeaders::from_ethernet_slice(frame).unwrap();
-    let payload = headers.payload.slice();
-    let (source, destination) = match &headers.net {
-        Some(etherparse::NetHeaders::Ipv4(ip, _)) => {
-            assert_eq!(ip.header_checksum, ip.calc_header_checksum());
-            (ip.source.into(), ip.destination.into())
-        }
-        Some(etherparse::NetHeaders::Ipv6(ip, _)) => (
-            std::net::IpAddr::from(ip.source),
-            std::net::IpAddr::from(ip.destination),
-        ),
-        other => panic!("{other:?}"),
+    let (source, destination) = ends(frame);
+    let is_client = |end: SocketAddr| {
+        let number = u64::from(end.port()).wrapping_sub(2000);
+        number < CLIENTS && client(number, number % 4 != 3) == end
     };
-    let (source_port, destination_port) = match (&headers.transport, &headers.net) {
-        (Some(etherparse::TransportHeader::Tcp(tcp)), Some(net)) => {
-            let sum = match net {
-                etherparse::NetHeaders::Ipv4(ip, _) => tcp.calc_checksum_ipv4(ip, payload),
-                etherparse::NetHeaders::Ipv6(ip, _) => tcp.calc_checksum_ipv6(ip, payload),
-                etherparse::NetHeaders::Arp(_) => unreachable!(),
-            };
-            assert_eq!(tcp.checksum, sum.unwrap(), "{frame:02x?}");
-            (tcp.source_port, tcp.destination_port)
-        }
-        (
-            Some(etherparse::TransportHeader::Udp(udp)),
-            Some(etherparse::NetHeaders::Ipv4(ip, _)),
-        ) => {
-            assert_eq!(udp.checksum, udp.calc_checksum_ipv4(ip, payload).unwrap());
-            (udp.source_port, udp.destination_port)
-        }
-        other => panic!("{other:?}"),
-    };
-    let is_client = |address, port: u16| {
-        let number = u64::from(port).wrapping_sub(2000);
-        number < CLIENTS && client(number, number % 4 != 3).ip() == address
-    };
-    let text = |address: std::net::IpAddr| address.to_string();
-    let to_backend = match destination_port {
+    let [from, to] = [source, destination].map(|end| end.to_string());
+    let to_backend = match destination.port() {
         8080 => {
-            (text(source) == "10.0.0.1" && ["10.0.0.2", "10.0.0.3"].contains(&&*text(destination)))
-                || (text(source) == "2001:db8:1::1"
-                    && ["2001:db8:1::2", "2001:db8:1::3"].contains(&&*text(destination)))
-                || (text(destination) == "10.0.0.5" && is_client(source, source_port))
+            (from.starts_with("10.0.0.1:") && ["10.0.0.2:8080", "10.0.0.3:8080"].contains(&&*to))
+                || (from.starts_with("[2001:db8:1::1]:")
+                    && ["[2001:db8:1::2]:8080", "[2001:db8:1::3]:8080"].contains(&&*to))
+                || (to == "10.0.0.5:8080" && is_client(source))
         }
-        5353 => text(source) == "10.0.0.1" && text(destination) == "10.0.0.4",
+        5353 => from.starts_with("10.0.0.1:") && to == "10.0.0.4:5353",
         _ => false,
     };
-    let to_client = match (&*text(source), source_port) {
-        ("192.0.2.10", 80 | 53 | 81) | ("2001:db8::10", 80) => {
-            let number = u64::from(destination_port).wrapping_sub(2000);
-            let port = [80, 53, 81, 80][number as usize % 4];
-            is_client(destination, destination_port) && source_port == port
-        }
-        _ => false,
-    };
-    assert!(
-        to_backend || to_client,
-        "{source}:{source_port} to {destination}:{destination_port}"
-    );
+    let number = usize::from(destination.port().wrapping_sub(2000));
+    let to_client = SERVICES[number % SERVICES.len()] == from && is_client(destination);
+    assert!(to_backend || to_client, "{from} to {to}");
 }
 
 /// Runs the program on a frame. What it sends on is whole.
 fn run(program: &Xdp, frame: &[u8]) -> Option<Vec<u8>> {
     const XDP_TX: u32 = 3;
-    let mut output = vec![0; frame.len()];
-    let result = program
-        .test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut output),
-            ..TestRunOptions::default()
-        })
-        .unwrap();
-    (result.return_value == XDP_TX).then(|| {
-        check(&output);
-        output
+    let ran = program::run(program, INGRESS, frame);
+    (ran.action == XDP_TX).then(|| {
+        check(&ran.output);
+        ran.output
     })
 }
 
@@ -374,9 +314,6 @@ fn send(program: &Xdp, cpu: usize, sent: &AtomicU64, budget: u64, all: &[Frames]
     const ACK: u8 = 0x10;
     const FIN_ACK: u8 = 0x11;
     const RST: u8 = 0x04;
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
     let mut chance = Chance(cpu as u64 + 1);
     let mut forwarded = 0;
     // What the backends got last from each client.
@@ -417,31 +354,16 @@ fn send(program: &Xdp, cpu: usize, sent: &AtomicU64, budget: u64, all: &[Frames]
 
 /// What must hold when nobody is at work.
 fn check_table<F: Family>(table: &FlowTable<F>) {
-    let lines = || {
-        (0..table.geometry().lines())
-            .filter_map(|index| table.line(index))
-            .filter(|line| line.meta().is_visible())
-    };
-    let mut originals = 0;
+    let connections = connections(table);
     let mut half_open = 0;
-    for flow in lines() {
-        let found = find(table, &flow.tuple()).unwrap();
-        assert!(std::ptr::eq(found, flow), "a tuple has one flow: {flow:?}");
-        let peer = find(table, &flow.peer()).unwrap_or_else(|| panic!("half: {flow:?}"));
-        assert_eq!(peer.peer(), flow.tuple());
-        assert_ne!(peer.is_reply(), flow.is_reply());
-        if !flow.is_reply() {
-            originals += 1;
-            let phase = Phase::of(flow.meta().state(), peer.meta().state());
-            let established = flow.meta().state().has(State::ESTABLISHED)
-                || peer.meta().state().has(State::ESTABLISHED);
-            half_open += u64::from(!established);
-            let is_half = matches!(phase, Phase::HalfOpen | Phase::Refused);
-            assert_eq!(is_half, !established);
-        }
+    for flows in &connections {
+        let [original, reply] = flows.map(|flow| flow.meta().state());
+        let established = original.has(State::ESTABLISHED) || reply.has(State::ESTABLISHED);
+        half_open += u64::from(!established);
+        let is_half = matches!(Phase::of(original, reply), Phase::HalfOpen | Phase::Refused);
+        assert_eq!(is_half, !established);
     }
-    assert_eq!(lines().count(), 2 * originals as usize);
-    assert_eq!(table.count(), originals, "connections");
+    assert_eq!(table.count(), connections.len() as u64, "connections");
     assert_eq!(table.count_half_open(), half_open, "half-open ones");
 }
 
@@ -478,21 +400,16 @@ fn two_cpus_and_a_sweeper_that_is_killed_leave_a_whole_table() {
 fn storm(lab: &Lab, lookup: FlowLookup) {
     let pins = lab.pin_path().unwrap();
     std::fs::create_dir_all(&pins).unwrap();
-    let budget =
-        std::env::var("BALANCER_OPERATIONS").map_or(1_000_000, |text| text.parse().unwrap());
+    let budget = number("BALANCER_OPERATIONS").unwrap_or(1_000_000);
     let all: Vec<_> = (0..CLIENTS).map(frames).collect();
     let mut kernel = load(lookup, &pins);
     let done = AtomicBool::new(false);
     let program: &Xdp = kernel.program().unwrap();
     let send_all = |budget| -> u64 {
         let sent = AtomicU64::new(0);
-        thread::scope(|scope| {
-            let senders = [0, 1].map(|cpu| {
-                let (all, sent) = (&all, &sent);
-                scope.spawn(move || send(program, cpu, sent, budget, all))
-            });
-            senders.map(|sender| sender.join().unwrap()).iter().sum()
-        })
+        on_both(|cpu| send(program, cpu, &sent, budget, &all))
+            .iter()
+            .sum()
     };
     let (forwarded, kills) = thread::scope(|scope| {
         let killer = scope.spawn(|| {

@@ -67,7 +67,7 @@ pub struct Complaint<'a> {
     /// Who sent it.
     pub source: IpAddr,
     /// To whom.
-    destination: IpAddr,
+    pub destination: IpAddr,
     /// Of TCP the header and what it carries.
     tcp: Option<TcpSlice<'a>>,
     /// From the network header to the packet's end.
@@ -268,6 +268,8 @@ mod tests {
     const SERVICE: [u8; 4] = [192, 0, 2, 10];
     const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     const SERVICE6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
+    const OWN: [u8; 4] = [192, 0, 2, 254];
+    const OWN6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254];
 
     /// A frame made by `build`, padded as Ethernet does.
     fn frame(build: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -298,8 +300,8 @@ mod tests {
     fn answer(reason: Drop, frame: &[u8]) -> Option<Vec<u8>> {
         let complaint = Complaint::of(reason, 1300, frame)?;
         let own = match complaint.source {
-            IpAddr::V4(_) => [192, 0, 2, 254].into(),
-            IpAddr::V6(_) => SERVICE6.into(),
+            IpAddr::V4(_) => OWN.into(),
+            IpAddr::V6(_) => OWN6.into(),
         };
         complaint.answer(Some(own))
     }
@@ -362,20 +364,63 @@ mod tests {
 
     #[test]
     fn the_service_says_what_concerns_it_and_the_box_the_rest() {
-        let source = |answer: Vec<u8>| answer[ETHERNET + 12..ETHERNET + 16].to_vec();
-        assert_eq!(
-            source(answer(Drop::NoBackend, &udp(b"?")).unwrap()),
-            SERVICE
-        );
-        let frame = udp(b"?");
-        assert_eq!(
-            source(answer(Drop::TtlExceeded, &frame).unwrap()),
-            [192, 0, 2, 254]
-        );
-        let answer = answer(Drop::NoNextHop, &frame).unwrap();
-        // Host unreachable.
-        assert_eq!(answer[ETHERNET + 20..ETHERNET + 22], [3, 1]);
-        assert_eq!(answer[ETHERNET + 8], TTL);
+        let (frame, frame6) = (udp(b"?"), udp6(b"?"));
+        for (reason, from, from6) in [
+            (Drop::NoBackend, SERVICE, SERVICE6),
+            (Drop::TtlExceeded, OWN, OWN6),
+            (Drop::NoNextHop, OWN, OWN6),
+        ] {
+            let source = answer(reason, &frame).unwrap()[ETHERNET + 12..ETHERNET + 16].to_vec();
+            assert_eq!(source, from, "{reason:?}");
+            let source = answer(reason, &frame6).unwrap()[ETHERNET + 8..ETHERNET + 24].to_vec();
+            assert_eq!(source, from6, "{reason:?} over IPv6");
+        }
+    }
+
+    /// Type and code of the error about a frame, whose headers are as they should be, and what it quotes.
+    fn error_about(reason: Drop, frame: &[u8]) -> ([u8; 2], Vec<u8>) {
+        let answer = answer(reason, frame).unwrap();
+        let packet = SlicedPacket::from_ethernet(&answer).unwrap();
+        match (packet.net, packet.transport) {
+            (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Icmpv4(icmp))) => {
+                let header = ip.header().to_header();
+                assert_eq!(header.header_checksum, header.calc_header_checksum());
+                assert_eq!((header.time_to_live, header.dont_fragment), (TTL, true));
+                assert_eq!(header.destination, CLIENT);
+                let sum = icmp.icmp_type().calc_checksum(icmp.payload());
+                assert_eq!(icmp.checksum(), sum);
+                let payload = icmp.payload().to_vec();
+                ([icmp.type_u8(), icmp.code_u8()], payload)
+            }
+            (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) => {
+                let header = ip.header();
+                assert_eq!(header.hop_limit(), TTL);
+                assert_eq!(header.destination(), CLIENT6);
+                assert!(icmp.is_checksum_valid(header.source(), header.destination()));
+                let payload = icmp.payload().to_vec();
+                ([icmp.type_u8(), icmp.code_u8()], payload)
+            }
+            _ => panic!("{answer:02x?}"),
+        }
+    }
+
+    #[test]
+    fn errors_say_why_and_quote_the_packet() {
+        for (reason, kind, kind6) in [
+            (Drop::NoBackend, [3, 3], [1, 4]),
+            (Drop::NoNextHop, [3, 1], [1, 3]),
+            (Drop::TtlExceeded, [11, 0], [3, 0]),
+        ] {
+            for (mut frame, length, kind) in [
+                (udp(b"?"), 20 + 8 + 1, kind),
+                (udp6(b"?"), 40 + 8 + 1, kind6),
+            ] {
+                // Padding is no part of the packet.
+                frame.extend([0; 8]);
+                let packet = frame[ETHERNET..ETHERNET + length].to_vec();
+                assert_eq!(error_about(reason, &frame), (kind, packet), "{reason:?}");
+            }
+        }
     }
 
     #[test]
@@ -391,6 +436,13 @@ mod tests {
         fragment[ETHERNET + 6] = 0x20;
         assert!(answer(Drop::TtlExceeded, &fragment).is_some());
         fragment[ETHERNET + 7] = 1;
+        assert_eq!(answer(Drop::TtlExceeded, &fragment), None);
+        let mut fragment = udp6(&[7; 100]);
+        fragment[ETHERNET + 4..ETHERNET + 7].copy_from_slice(&[0, 8 + 8 + 100, 44]);
+        // The first, and more to come.
+        fragment.splice(ETHERNET + 40..ETHERNET + 40, [17, 0, 0, 1, 0, 0, 0, 77]);
+        assert!(answer(Drop::TtlExceeded, &fragment).is_some());
+        fragment[ETHERNET + 43] |= 8;
         assert_eq!(answer(Drop::TtlExceeded, &fragment), None);
         let mut group = udp(b"?");
         group[6] |= 1;

@@ -119,9 +119,9 @@ impl Desk {
         let counters = Arc::clone(&self.counters);
         counters.dropped[reason as usize].add();
         let now = Instant::now();
-        let ours = self.interface(interface, now);
         // What was sent to another box with the same service is not ours to answer.
-        let is_ours = ours.mac.is_none_or(|mac| frame.starts_with(&mac));
+        let mac = self.interface(interface, now).mac;
+        let is_ours = mac.is_none_or(|mac| frame.starts_with(&mac));
         let complaint = Complaint::of(reason, mtu, frame).filter(|_| is_ours);
         let Some(complaint) = complaint else {
             counters.untold.add();
@@ -131,7 +131,7 @@ impl Desk {
             counters.limited.add();
             return None;
         }
-        let own = ours.addresses[usize::from(complaint.source.is_ipv6())];
+        let own = self.interface(interface, now).own(complaint.destination);
         let answer = complaint.answer(own);
         match answer {
             Some(_) => counters.told.add(),
@@ -304,15 +304,13 @@ impl Desk {
     }
 
     /// What an interface is.
-    fn interface(&mut self, index: u32, now: Instant) -> Interface {
-        match self.interfaces.get(&index) {
-            Some((known, at)) if now.saturating_duration_since(*at) < REMEMBERED => *known,
-            _ => {
-                let interface = Interface::read(index).unwrap_or_default();
-                self.interfaces.insert(index, (interface, now));
-                interface
-            }
+    fn interface(&mut self, index: u32, now: Instant) -> &Interface {
+        let read = || (Interface::read(index).unwrap_or_default(), now);
+        let (interface, at) = self.interfaces.entry(index).or_insert_with(read);
+        if now.saturating_duration_since(*at) >= REMEMBERED {
+            (*interface, *at) = read();
         }
+        interface
     }
 }
 

@@ -16,11 +16,7 @@ const TO: ([u8; 4], u16) = ([192, 0, 2, 10], 7);
 
 fn site(name: &str) -> Option<(Site, Vec<TcpEcho>)> {
     let mut site = Site::new(name, Shape::Links, 2)?;
-    let echo = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let echo = site.tcp_echo();
     site.start(&nth(
         "192.0.2.10:7",
         &[backend("10.0.1.3:7"), backend("10.0.2.3:7")],

@@ -131,15 +131,9 @@ fn every_packet_is_counted_once() {
     site.start(
         "[[service]]\nname = \"udp\"\nlisten = \"192.0.2.10:9\"\nprotocol = \"udp\"\nbackend = [{ address = \"10.0.1.3:9\" }]\n",
     );
-    let socket = site
-        .client
-        .udp_socket("0.0.0.0:0".parse().unwrap())
-        .unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
+    let socket = site.udp("0.0.0.0:0", "192.0.2.10:9");
     for size in 0..50_u16 {
-        socket
-            .send_to(&vec![b'x'; size.into()], "192.0.2.10:9")
-            .unwrap();
+        socket.send(&vec![b'x'; size.into()]).unwrap();
         socket.recv(&mut [0; 64]).unwrap();
     }
     let backend = &site.services()[0].backends[0];

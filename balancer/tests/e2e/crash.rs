@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use balancer_lab::{Host, KeepAlive, Nginx, WebConfig, eventually};
+use balancer_lab::{Host, KeepAlive, WebConfig, eventually};
 
 use crate::schedule::{backend, nth};
 use crate::site::{PATIENCE, SOON, Shape, Site};
@@ -68,11 +68,7 @@ fn kill_nine_stops_nobody() {
         limit_rate: Some(large / 14),
         ..WebConfig::default()
     };
-    let _web: Vec<Nginx> = site
-        .backends
-        .iter()
-        .map(|host| Nginx::start(host, &web).unwrap())
-        .collect();
+    let _web = site.nginx(&web);
     let backends = [1, 2, 3].map(|number| backend(&format!("10.0.{number}.3:80")));
     site.start(&nth("192.0.2.10:80", &backends));
     let address = SocketAddr::from(([192, 0, 2, 10], 80));
@@ -150,11 +146,7 @@ fn a_daemon_killed_while_it_starts_leaves_forwarding_on() {
     let Some(mut site) = Site::new("kill-start", Shape::Links, 2) else {
         return;
     };
-    let _web: Vec<Nginx> = site
-        .backends
-        .iter()
-        .map(|host| Nginx::start(host, &WebConfig::default()).unwrap())
-        .collect();
+    let _web = site.nginx(&WebConfig::default());
     let backends = [1, 2].map(|number| backend(&format!("10.0.{number}.3:80")));
     site.start(&nth("192.0.2.10:80", &backends));
     site.kill();

@@ -9,7 +9,6 @@ use std::time::Duration;
 use balancer_lab::{MacAddress, RawPort, TcpEcho, UdpEcho, eventually};
 use etherparse::PacketBuilder;
 
-use crate::schedule::backend;
 use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
 
 /// How many half-open connections there may be.
@@ -20,17 +19,6 @@ const CLIENTS: usize = 50;
 const BURST: u32 = 20;
 const MOST: u32 = 1_000_000;
 const TO: ([u8; 4], u16) = ([192, 0, 2, 10], 7);
-
-fn services() -> String {
-    ["tcp", "udp"]
-        .map(|protocol| {
-            format!(
-                "[[service]]\nname = \"{protocol}\"\nlisten = \"192.0.2.10:7\"\nprotocol = \"{protocol}\"\nbackend = [{}]\n",
-                backend("10.0.1.3:7")
-            )
-        })
-        .concat()
-}
 
 /// The frame of that number: a SYN or a datagram, from an address and a port of its own.
 fn frame(macs: [MacAddress; 2], number: u32) -> Vec<u8> {
@@ -80,7 +68,7 @@ fn who_comes_again_gets_through_a_flood() {
     let _tcp = TcpEcho::start(&site.backends[0], [7]).unwrap();
     let _udp = UdpEcho::start(&site.backends[0], [7]).unwrap();
     site.datapath_key(&format!("max_half_open = {HALF_OPEN}"));
-    site.start(&services());
+    site.start(&(site.both_families("tcp", TO.1) + &site.both_families("udp", TO.1)));
     let to = SocketAddr::from(TO);
     let mut held = BufReader::new(site.client.connect(to, None, SOON).unwrap());
     held.get_ref().set_read_timeout(Some(SOON)).unwrap();

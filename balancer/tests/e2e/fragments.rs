@@ -1,40 +1,17 @@
 //! Fragments, in any order.
 
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use balancer_lab::{RawPort, UdpEcho, eventually};
-use etherparse::PacketBuilder;
 
-use crate::schedule::nth;
 use crate::site::{PATIENCE, SOON, Shape, Site};
-
-fn services() -> String {
-    let service = |name: &str, listen: &str, to: &str| {
-        nth(listen, &[format!("{{ address = \"{to}\" }}")]).replace(
-            "name = \"web\"",
-            &format!("name = \"{name}\"\nprotocol = \"udp\""),
-        )
-    };
-    [
-        service("udp4", "192.0.2.10:9", "10.0.1.3:9"),
-        service("udp6", "[2001:db8::10]:9", "[2001:db8:1::3]:9"),
-    ]
-    .concat()
-}
 
 fn site(name: &str) -> Option<(Site, UdpEcho)> {
     let mut site = Site::new(name, Shape::Links, 1)?;
     let echo = UdpEcho::repeating(&site.backends[0], [9]).unwrap();
-    site.start(&services());
+    site.start(&site.both_families("udp", 9));
     Some((site, echo))
-}
-
-fn socket(site: &Site, address: &str) -> UdpSocket {
-    let address: SocketAddr = address.parse().unwrap();
-    let socket = site.client.udp_socket(address).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    socket
 }
 
 /// Both ways, as the kernels of both ends cut and put together.
@@ -48,8 +25,7 @@ fn large_datagrams_go_both_ways() {
         ("192.0.2.1:7001", "192.0.2.10:9"),
         ("[2001:db8::1]:7001", "[2001:db8::10]:9"),
     ] {
-        let socket = socket(&site, from);
-        socket.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
+        let socket = site.udp(from, to);
         let mut buffer = vec![0; 65_536];
         for length in [1472, 1473, 2000, 4096, 9000, 30_000, 60_000_u32] {
             let question: Vec<u8> = (0..length).map(|byte| (byte % 253) as u8).collect();
@@ -89,7 +65,7 @@ fn a_large_answer_of_a_name_server_comes() {
     }
     let dnsmasq = site.backends[0].spawn_command(command).unwrap();
     dnsmasq.wait_for_line("started, version", PATIENCE).unwrap();
-    site.start(&services().replace(":9", ":53"));
+    site.start(&site.both_families("udp", 53));
     for server in ["192.0.2.10", "2001:db8::10"] {
         let arguments = ["+notcp", "+ignore", "+bufsize=8192", "+tries=1", "+time=3"];
         let server = format!("@{server}");
@@ -121,12 +97,10 @@ struct Cut {
 
 /// A datagram from port 7000 of the client to port 9 of the service.
 fn cut(site: &Site, is_ipv6: bool, identification: u16) -> Cut {
-    let from = site.client.mac("eth0").unwrap().0;
-    let to = site.balancer.mac("eth0").unwrap().0;
     let payload: Vec<u8> = (0..3000_u32)
         .map(|byte| (byte as u16).wrapping_mul(identification) as u8)
         .collect();
-    let link = PacketBuilder::ethernet2(from, to);
+    let link = site.link_header();
     let mut whole = Vec::new();
     let headers = if is_ipv6 {
         let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
@@ -201,7 +175,7 @@ fn fragments_come_in_any_order_in_generic_mode() {
     };
     let echo = UdpEcho::repeating(&site.backends[0], [9]).unwrap();
     site.datapath_key("xdp_mode = \"generic\"");
-    site.start(&services());
+    site.start(&site.both_families("udp", 9));
     any_order(Some((site, echo)), 60);
 }
 
@@ -210,9 +184,12 @@ fn any_order(site: Option<(Site, UdpEcho)>, datagrams: u16) {
         return;
     };
     let port = RawPort::open(&site.client, "eth0").unwrap();
-    for (is_ipv6, client) in [(false, "192.0.2.1:7000"), (true, "[2001:db8::1]:7000")] {
+    for (is_ipv6, client, service) in [
+        (false, "192.0.2.1:7000", "192.0.2.10:9"),
+        (true, "[2001:db8::1]:7000", "[2001:db8::10]:9"),
+    ] {
         let before = echo.datagrams();
-        let socket = socket(&site, client);
+        let socket = site.udp(client, service);
         let mut buffer = vec![0; 8192];
         // A busy machine's veth loses a frame now and then before the program sees it: that one is asked again.
         let mut lost = 0;
@@ -279,7 +256,8 @@ fn a_fragment_whose_first_never_comes_is_dropped_in_time() {
         site.drops().drops["fragment_overlap"] == 1
     })
     .unwrap();
-    // What comes when the first is too old waits in vain, and not for ever.
+    // What comes when the first is too old waits in vain, and not for ever. Only time makes it so, and nothing shows that it has
+    // passed: `timeouts.fragment` of the first's note.
     std::thread::sleep(Duration::from_millis(2200));
     port.send(&cut.frames[1]).unwrap();
     eventually("it to expire", PATIENCE, || {

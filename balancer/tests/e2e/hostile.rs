@@ -1,7 +1,6 @@
 //! A thousand of each frame that nobody has reason to send: each is counted, none gets anywhere, and the daemon is none the
 //! wiser.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -40,23 +39,6 @@ const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
 const PAYLOAD: &[u8; 16] = b"sixteen  letters";
-
-fn services() -> String {
-    let mut text = String::new();
-    for protocol in ["tcp", "udp"] {
-        for (family, listen, to) in [
-            ("4", "192.0.2.10:9", "10.0.1.3:9"),
-            ("6", "[2001:db8::10]:9", "[2001:db8:1::3]:9"),
-        ] {
-            write!(
-                text,
-                "[[service]]\nname = \"{protocol}{family}\"\nlisten = \"{listen}\"\nprotocol = \"{protocol}\"\nbackend = [{{ address = \"{to}\" }}]\n"
-            )
-            .unwrap();
-        }
-    }
-    text
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Transport {
@@ -646,7 +628,8 @@ fn site(name: &str) -> Option<(Site, TcpEcho, UdpEcho)> {
     );
     // So that a first fragment is known for as long as this takes.
     site.datapath_key("[timeouts]\nfragment = \"1m\"");
-    site.start(&services());
+    let services = ["tcp", "udp"].map(|protocol| site.both_families(protocol, PORT));
+    site.start(&services.concat());
     Some((site, servers.0, servers.1))
 }
 

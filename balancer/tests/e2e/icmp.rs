@@ -1,45 +1,26 @@
 //! ICMP errors about connections.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{Shutdown, TcpListener};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use balancer_lab::{Host, UdpEcho, WebConfig, WebServer, eventually};
 
-use crate::schedule::{backend, nth};
 use crate::site::{PATIENCE, SOON, Shape, Site};
-
-/// A service over IPv4 and the same over IPv6, on backend 1.
-fn both_families(protocol: &str, port: u16) -> String {
-    let service = |name: &str, listen: &str, to: &str| {
-        let backend = backend(&format!("{to}:{port}"));
-        nth(&format!("{listen}:{port}"), &[backend]).replace(
-            "name = \"web\"",
-            &format!("name = \"{name}\"\nprotocol = \"{protocol}\""),
-        )
-    };
-    [
-        service("over4", "192.0.2.10", "10.0.1.3"),
-        service("over6", "[2001:db8::10]", "[2001:db8:1::3]"),
-    ]
-    .concat()
-}
 
 #[test]
 fn a_client_hears_that_nobody_listens() {
     let Some(mut site) = Site::new("unreachable", Shape::Links, 1) else {
         return;
     };
-    site.start(&both_families("udp", 9));
+    site.start(&site.both_families("udp", 9));
     for (from, to) in [
         ("0.0.0.0:0", "192.0.2.10:9"),
         ("[::]:0", "[2001:db8::10]:9"),
     ] {
-        let socket = site.client.udp_socket(from.parse().unwrap()).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
         // An error comes to a connected socket only if it says that it is about this very connection.
-        socket.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
+        let socket = site.udp(from, to);
         socket.send(b"?").unwrap();
         let start = Instant::now();
         let error = socket.recv(&mut [0; 16]).unwrap_err();
@@ -84,7 +65,7 @@ fn a_backend_finds_the_path_mtu() {
     site.balancer
         .route("2001:db8:100::/64", "2001:db8::1")
         .unwrap();
-    site.start(&both_families("tcp", 80));
+    site.start(&site.both_families("tcp", 80));
     for server in ["192.0.2.10", "[2001:db8::10]"] {
         let output = far
             .command("curl")
@@ -125,7 +106,7 @@ fn a_client_finds_the_mtu_of_the_backends_link() {
     };
     let counter = counter(&site.backends[0], 2);
     site.balancer.ip("link set eth1 mtu 1300").unwrap();
-    site.start(&both_families("tcp", 80));
+    site.start(&site.both_families("tcp", 80));
     for to in ["192.0.2.10:80", "[2001:db8::10]:80"] {
         let mut stream = site
             .client
@@ -153,13 +134,8 @@ fn datagrams_are_cut_for_a_narrow_link() {
     site.balancer.ip("link set eth1 mtu 1300").unwrap();
     // Datagrams go without "don't fragment".
     site.client.sysctl("net/ipv4/ip_no_pmtu_disc", "1").unwrap();
-    site.start(&both_families("udp", 80));
-    let socket = site
-        .client
-        .udp_socket("192.0.2.1:7001".parse().unwrap())
-        .unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    socket.connect("192.0.2.10:80").unwrap();
+    site.start(&site.both_families("udp", 80));
+    let socket = site.udp("192.0.2.1:7001", "192.0.2.10:80");
     let ask = |length: u32| {
         let question: Vec<u8> = (0..length).map(|byte| (byte % 253) as u8).collect();
         socket.send(&question).unwrap();

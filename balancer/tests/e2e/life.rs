@@ -161,11 +161,7 @@ fn it_runs_in_generic_mode() {
     let Some(mut site) = Site::new("generic", Shape::Links, 2) else {
         return;
     };
-    let _echo: Vec<TcpEcho> = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let _echo = site.tcp_echo();
     site.datapath_key("xdp_mode = \"generic\"");
     site.start(&nth(
         "192.0.2.10:7",

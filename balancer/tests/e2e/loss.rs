@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use balancer_lab::{Host, TcpEcho};
+use balancer_lab::{Host, Need, TcpEcho};
 
-use crate::schedule::{backend, nth};
 use crate::site::{SOON, Shape, Site};
 
 /// How many bytes go each way.
@@ -38,11 +37,11 @@ fn worsen(host: &Host) -> bool {
     let arguments = netem.iter().chain(&BAD).chain(&["10000"]);
     match host.run("tc", arguments) {
         Ok(_) => true,
-        Err(error) if std::env::var_os("BALANCER_MODULES").is_none() => {
-            eprintln!("left out: this kernel has no netem ({error})");
+        Err(error) => {
+            let reason = format!("this kernel has no netem ({error})");
+            Need::Modules.leave_out("loss", &reason);
             false
         }
-        Err(error) => panic!("{error}"),
     }
 }
 
@@ -55,11 +54,7 @@ fn connections_survive_bad_links() {
         return;
     }
     let echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
-    let services = [
-        nth("192.0.2.10:7", &[backend("10.0.1.3:7")]),
-        nth("[2001:db8::10]:7", &[backend("[2001:db8:1::3]:7")]).replace("\"web\"", "\"web6\""),
-    ];
-    site.start(&services.concat());
+    site.start(&site.both_families("tcp", 7));
     let sent: Vec<u8> = (0..LENGTH).map(|index| (index % 251) as u8).collect();
     for to in ["192.0.2.10:7", "[2001:db8::10]:7"] {
         let to: SocketAddr = to.parse().unwrap();

@@ -17,29 +17,9 @@ use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
 
 const TO: ([u8; 4], u16) = ([192, 0, 2, 10], 7);
 
-/// A service over IPv4 and the same over IPv6, on backend 1.
-fn both_families(port: &str) -> String {
-    let service = |name, listen: &str, to: &str| {
-        nth(
-            &format!("{listen}:{port}"),
-            &[backend(&format!("{to}:{port}"))],
-        )
-        .replace("web", name)
-    };
-    [
-        service("web4", "192.0.2.10", "10.0.1.3"),
-        service("web6", "[2001:db8::10]", "[2001:db8:1::3]"),
-    ]
-    .concat()
-}
-
 fn site(name: &str, count: usize) -> Option<(Site, Vec<TcpEcho>)> {
     let mut site = Site::new(name, Shape::Links, count)?;
-    let echo = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let echo = site.tcp_echo();
     let backends: Vec<String> = (1..=count)
         .map(|number| backend(&format!("10.0.{number}.3:7")))
         .collect();
@@ -54,13 +34,8 @@ fn a_packet_without_a_way_waits() {
         return;
     };
     let echo = UdpEcho::start(&site.backends[0], [7]).unwrap();
-    site.start(&both_families("7").replace("name =", "protocol = \"udp\"\nname ="));
-    let socket = site
-        .client
-        .udp_socket("192.0.2.1:7001".parse().unwrap())
-        .unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    socket.connect("192.0.2.10:7").unwrap();
+    site.start(&site.both_families("udp", 7));
+    let socket = site.udp("192.0.2.1:7001", "192.0.2.10:7");
     // Else the kernel keeps to itself that a host is unreachable.
     setsockopt(&socket, Ipv4RecvErr, &true).unwrap();
     let ask = || {
@@ -77,7 +52,10 @@ fn a_packet_without_a_way_waits() {
     site.balancer.ip("route del 10.0.1.0/24 dev eth1").unwrap();
     is(BackendState::Unresolved);
     socket.send(b"?").unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    eventually("the packet to wait", PATIENCE, || {
+        site.status().slow_path.held["next_hop"] == 1
+    })
+    .unwrap();
     assert_eq!(echo.datagrams(), 1);
     site.balancer
         .ip("route add 10.0.1.0/24 dev eth1 src 10.0.1.1")
@@ -87,7 +65,7 @@ fn a_packet_without_a_way_waits() {
 
     site.balancer.ip("route del 10.0.1.0/24 dev eth1").unwrap();
     is(BackendState::Unresolved);
-    // Else it may be taken for one that the way has come too late for.
+    // Else it may be taken for one that the way has come too late for. Only time makes the difference: that way came 20 ms ago or less.
     std::thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
     let error = ask().unwrap_err();
@@ -111,7 +89,7 @@ fn the_first_packet_to_a_flushed_neighbour_is_not_lost() {
         return;
     };
     let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
-    site.start(&both_families("7"));
+    site.start(&site.both_families("tcp", 7));
     for (listen, neighbour) in [
         ("192.0.2.10:7", "10.0.1.3"),
         ("[2001:db8::10]:7", "2001:db8:1::3"),
@@ -139,7 +117,7 @@ fn a_new_mac_address_is_followed_within_a_second() {
         return;
     };
     let _web = WebServer::start(&site.backends[0], WebConfig::default()).unwrap();
-    site.start(&both_families("80"));
+    site.start(&site.both_families("tcp", 80));
     let mut last = 0;
     for listen in ["192.0.2.10:80", "[2001:db8::10]:80"] {
         let address: SocketAddr = listen.parse().unwrap();
@@ -183,13 +161,19 @@ fn an_entry_that_an_operator_made_is_left_alone() {
         let entry = shown.unwrap().stdout;
         assert!(entry.contains("PERMANENT"), "{entry}");
     };
-    let services = nth("192.0.2.10:7", &[backend("10.0.1.3:7")]);
+    // Nobody is sent to the second: it shows when ways have been asked for.
+    let far = "{ address = \"203.0.113.1:7\", weight = 0 }".to_owned();
+    let services = nth("192.0.2.10:7", &[backend("10.0.1.3:7"), far]);
     site.start(&services);
     greeting(&site.client, TO.into(), None);
     is_left(&site);
-    // All ways are asked for anew.
+    let state = || site.services()[0].backends[1].state;
+    assert_eq!(state(), BackendState::Unresolved);
     site.balancer.route("203.0.113.0/24", "10.0.1.3").unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    eventually("all ways to be asked for anew", PATIENCE, || {
+        state() == BackendState::Up
+    })
+    .unwrap();
     is_left(&site);
     site.reload(&nth("192.0.2.10:7", &[backend("10.0.1.4:7")]));
     site.reload(&services);
@@ -202,11 +186,7 @@ fn a_backend_that_is_not_there_yet_joins_when_it_comes() {
     let Some(mut site) = Site::new("late", Shape::Links, 2) else {
         return;
     };
-    let _echo: Vec<TcpEcho> = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let _echo = site.tcp_echo();
     site.backends[1]
         .remove_address("eth0", "10.0.2.3/24")
         .unwrap();

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use balancer::control::document::{Backend, BackendState, ReloadDocument, ReloadResult};
-use balancer_lab::{KeepAlive, Nginx, Signal, TcpEcho, WebConfig, eventually, eventually_some};
+use balancer_lab::{KeepAlive, Signal, TcpEcho, WebConfig, eventually, eventually_some};
 
 use crate::schedule::{backend, nth};
 use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
@@ -18,11 +18,7 @@ fn connections_outlive_fifty_reloads() {
     let Some(mut site) = Site::new("reloads", Shape::Links, 4) else {
         return;
     };
-    let _web: Vec<Nginx> = site
-        .backends
-        .iter()
-        .map(|host| Nginx::start(host, &WebConfig::default()).unwrap())
-        .collect();
+    let _web = site.nginx(&WebConfig::default());
     let of = |numbers: &[u32]| {
         let backends: Vec<String> = numbers
             .iter()
@@ -107,11 +103,7 @@ fn a_wrong_configuration_changes_nothing() {
     let Some(mut site) = Site::new("wrong", Shape::Links, 2) else {
         return;
     };
-    let _echo: Vec<TcpEcho> = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let _echo = site.tcp_echo();
     let good = nth(
         "192.0.2.10:7",
         &[backend("10.0.1.3:7"), backend("10.0.2.3:7")],
@@ -197,11 +189,7 @@ fn a_removed_backend_is_shown_until_its_last_connection_ends() {
     let Some(mut site) = Site::new("removed", Shape::Links, 2) else {
         return;
     };
-    let _echo: Vec<TcpEcho> = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let _echo = site.tcp_echo();
     site.start(&nth("192.0.2.10:7", &[backend("10.0.1.3:7")]));
     let to = SocketAddr::from(([192, 0, 2, 10], 7));
     let held = site.client.connect(to, None, SOON).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use balancer_lab::{Dnsmasq, Nginx, TcpEcho, UdpEcho, WebConfig, dig};
+use balancer_lab::{Dnsmasq, TcpEcho, WebConfig, dig};
 
 use crate::site::{SOON, Shape, Site, greeting};
 
@@ -21,11 +21,6 @@ pub fn backend(address: &str) -> String {
 
 fn weighted(address: &str, weight: u16) -> String {
     format!("{{ address = \"{address}\", weight = {weight} }}")
-}
-
-fn nginx(site: &Site) -> Vec<Nginx> {
-    let start = |host| Nginx::start(host, &WebConfig::default()).unwrap();
-    site.backends.iter().map(start).collect()
 }
 
 /// 30 connections, ten to each of three backends, in strict rotation.
@@ -55,7 +50,7 @@ fn nth_rotates_over_backends_on_different_links() {
     let Some(mut site) = Site::new("nth", Shape::Links, 3) else {
         return;
     };
-    let _web = nginx(&site);
+    let _web = site.nginx(&WebConfig::default());
     let backends = [1, 2, 3].map(|number| backend(&format!("10.0.{number}.3:80")));
     site.start(&nth("192.0.2.10:80", &backends));
     rotation(&site, "http://192.0.2.10/");
@@ -66,7 +61,7 @@ fn nth_rotates_over_ipv6() {
     let Some(mut site) = Site::new("nth6", Shape::Links, 3) else {
         return;
     };
-    let _web = nginx(&site);
+    let _web = site.nginx(&WebConfig::default());
     let backends = [1, 2, 3].map(|number| backend(&format!("[2001:db8:{number}::3]:80")));
     site.start(&nth("[2001:db8::10]:80", &backends));
     rotation(&site, "http://[2001:db8::10]/");
@@ -77,7 +72,7 @@ fn client_and_backends_share_one_link() {
     let Some(mut site) = Site::new("one-arm", Shape::OneArm, 3) else {
         return;
     };
-    let _web = nginx(&site);
+    let _web = site.nginx(&WebConfig::default());
     let backends = [101, 102, 103].map(|number| backend(&format!("192.0.2.{number}:80")));
     site.start(&nth("192.0.2.10:80", &backends));
     rotation(&site, "http://192.0.2.10/");
@@ -88,32 +83,20 @@ fn client_and_backends_share_one_link_over_ipv6() {
     let Some(mut site) = Site::new("one-arm6", Shape::OneArm, 3) else {
         return;
     };
-    let _web = nginx(&site);
+    let _web = site.nginx(&WebConfig::default());
     let backends = [101, 102, 103].map(|number| backend(&format!("[2001:db8::{number}]:80")));
     site.start(&nth("[2001:db8::10]:80", &backends));
     rotation(&site, "http://[2001:db8::10]/");
 }
 
 /// Thirty UDP flows over each family, in strict rotation over three backends.
-fn datagrams(name: &str, shape: Shape, backends: [fn(u32) -> String; 2]) {
+fn datagrams(name: &str, shape: Shape) {
     let Some(mut site) = Site::new(name, shape, 3) else {
         return;
     };
-    let _echo: Vec<UdpEcho> = site
-        .backends
-        .iter()
-        .map(|host| UdpEcho::start(host, [9]).unwrap())
-        .collect();
+    let _echo = site.udp_echo();
+    site.start(&site.both_families("udp", 9));
     let listens = ["192.0.2.10:9", "[2001:db8::10]:9"];
-    let service = |(listen, address): (&str, fn(u32) -> String)| {
-        let backends = [1, 2, 3].map(|number| backend(&format!("{}:9", address(number))));
-        nth(listen, &backends).replace(
-            "name = \"web\"",
-            &format!("name = \"{}\"\nprotocol = \"udp\"", listen.len()),
-        )
-    };
-    let services: Vec<String> = listens.into_iter().zip(backends).map(service).collect();
-    site.start(&services.concat());
     for (index, listen) in listens.into_iter().enumerate() {
         let to = listen.parse().unwrap();
         // From a port of its own each: one that the kernel had given before would be the same connection.
@@ -140,26 +123,12 @@ fn datagrams(name: &str, shape: Shape, backends: [fn(u32) -> String; 2]) {
 
 #[test]
 fn nth_rotates_over_udp() {
-    datagrams(
-        "nth-udp",
-        Shape::Links,
-        [
-            |number| format!("10.0.{number}.3"),
-            |number| format!("[2001:db8:{number}::3]"),
-        ],
-    );
+    datagrams("nth-udp", Shape::Links);
 }
 
 #[test]
 fn nth_rotates_over_udp_on_one_link() {
-    datagrams(
-        "one-arm-udp",
-        Shape::OneArm,
-        [
-            |number| format!("192.0.2.10{number}"),
-            |number| format!("[2001:db8::10{number}]"),
-        ],
-    );
+    datagrams("one-arm-udp", Shape::OneArm);
 }
 
 #[test]
@@ -167,11 +136,7 @@ fn weights_are_exact_and_interleaved() {
     let Some(mut site) = Site::new("weights", Shape::Links, 3) else {
         return;
     };
-    let _echo: Vec<TcpEcho> = site
-        .backends
-        .iter()
-        .map(|host| TcpEcho::start(host, [7]).unwrap())
-        .collect();
+    let _echo = site.tcp_echo();
     let backends = [(1, 5), (2, 3), (3, 1)]
         .map(|(number, weight)| weighted(&format!("10.0.{number}.3:7"), weight));
     site.start(&nth("192.0.2.10:7", &backends));
@@ -201,11 +166,7 @@ fn random_keeps_its_probabilities() {
     let Some(mut site) = Site::new("random", Shape::Links, 3) else {
         return;
     };
-    let echo: Vec<UdpEcho> = site
-        .backends
-        .iter()
-        .map(|host| UdpEcho::start(host, [9]).unwrap())
-        .collect();
+    let echo = site.udp_echo();
     site.start(
         "[[service]]\nname = \"udp\"\nlisten = \"192.0.2.10:9\"\nprotocol = \"udp\"\nscheduler = \"random\"\nbackend = [\
          { address = \"10.0.1.3:9\", probability = 0.5 }, { address = \"10.0.2.3:9\", probability = 0.3 },\

@@ -1,7 +1,7 @@
 //! A site: clients, a balancer with a real `balancerd`, and backends, in namespaces of their own.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -9,8 +9,13 @@ use std::time::Duration;
 use balancer::control::document::{
     ConnectionsDocument, DropsDocument, Service, ServicesDocument, Status, StatusDocument,
 };
-use balancer_lab::{Host, Lab, Process, Signal, eventually_some, killed_by};
+use balancer_lab::{
+    Host, Lab, Nginx, Process, Signal, TcpEcho, UdpEcho, WebConfig, eventually_some, killed_by,
+};
+use etherparse::{Ethernet2Header, PacketBuilder, PacketBuilderStep};
 use serde::de::DeserializeOwned;
+
+use crate::schedule::{backend, nth};
 
 /// How long a daemon may take to start or to reload, on a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,6 +36,7 @@ pub enum Shape {
 ///
 /// Dropped, the daemon is ended and all of it goes, pins too.
 pub struct Site {
+    shape: Shape,
     daemon: Option<Process>,
     /// Daemons before it: what they logged is shown too when the test fails.
     ended: Vec<Process>,
@@ -111,6 +117,7 @@ impl Site {
             pins.display()
         );
         let site = Self {
+            shape,
             daemon: None,
             ended: Vec::new(),
             client,
@@ -148,6 +155,62 @@ impl Site {
                 .ok()
         })
         .unwrap();
+    }
+
+    /// A TCP echo server on port 7 of each backend.
+    pub fn tcp_echo(&self) -> Vec<TcpEcho> {
+        let start = |host| TcpEcho::start(host, [7]).unwrap();
+        self.backends.iter().map(start).collect()
+    }
+
+    /// A UDP echo server on port 9 of each backend.
+    pub fn udp_echo(&self) -> Vec<UdpEcho> {
+        let start = |host| UdpEcho::start(host, [9]).unwrap();
+        self.backends.iter().map(start).collect()
+    }
+
+    /// An nginx on each backend.
+    pub fn nginx(&self, config: &WebConfig) -> Vec<Nginx> {
+        let start = |host| Nginx::start(host, config).unwrap();
+        self.backends.iter().map(start).collect()
+    }
+
+    /// A UDP socket of the client, bound to one address and connected to another.
+    pub fn udp(&self, from: &str, to: &str) -> UdpSocket {
+        let socket = self.client.udp_socket(from.parse().unwrap()).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.connect(to).unwrap();
+        socket
+    }
+
+    /// What a frame of the client to the box begins with.
+    pub fn link_header(&self) -> PacketBuilderStep<Ethernet2Header> {
+        let [from, to] = [&self.client, &self.balancer].map(|host| host.mac("eth0").unwrap().0);
+        PacketBuilder::ethernet2(from, to)
+    }
+
+    /// The text of a service over IPv4 and of the same over IPv6, with nth over all backends.
+    pub fn both_families(&self, protocol: &str, port: u16) -> String {
+        let service = |family, listen: &str, backends: Vec<String>| {
+            nth(&format!("{listen}:{port}"), &backends).replace(
+                "name = \"web\"",
+                &format!("name = \"{protocol}{family}\"\nprotocol = \"{protocol}\""),
+            )
+        };
+        let backends = |address: fn(Shape, usize) -> String| {
+            (1..=self.backends.len())
+                .map(|number| backend(&format!("{}:{port}", address(self.shape, number))))
+                .collect()
+        };
+        let v4 = backends(|shape, number| match shape {
+            Shape::Links => format!("10.0.{number}.3"),
+            Shape::OneArm => format!("192.0.2.10{number}"),
+        });
+        let v6 = backends(|shape, number| match shape {
+            Shape::Links => format!("[2001:db8:{number}::3]"),
+            Shape::OneArm => format!("[2001:db8::10{number}]"),
+        });
+        service(4, "192.0.2.10", v4) + &service(6, "[2001:db8::10]", v6)
     }
 
     /// Puts a line right below `[daemon]`, as `on_exit = "keep"`.

@@ -1,6 +1,6 @@
 //! What forged segments, and real ones, do to connections.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -87,6 +87,18 @@ impl Forger {
     const ALL: u64 = 8;
 }
 
+/// A connection that has been used, and the lines that come by it.
+fn open(site: &Site) -> (TcpStream, Lines<BufReader<TcpStream>>) {
+    let stream = (site.client)
+        .connect(SERVICE.into(), Some(CLIENT.1), SOON)
+        .unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    exchange(&stream, &mut lines);
+    (stream, lines)
+}
+
 /// Sends a line through a connection, which comes back.
 fn exchange(stream: &TcpStream, lines: &mut impl Iterator<Item = std::io::Result<String>>) {
     let mut stream = stream;
@@ -100,13 +112,7 @@ fn forged_segments_change_nothing_and_real_ones_do() {
         return;
     };
     let port = RawPort::open(&site.client, "eth0").unwrap();
-    let stream = (site.client)
-        .connect(SERVICE.into(), Some(CLIENT.1), SOON)
-        .unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    lines.next().unwrap().unwrap();
-    exchange(&stream, &mut lines);
+    let (stream, mut lines) = open(&site);
     let mut right = None;
     eventually("the server to have acknowledged all", PATIENCE, || {
         let frame = port.receive(Duration::from_millis(300), |frame| numbers(frame).is_some());
@@ -173,13 +179,7 @@ fn a_reset_of_the_client_itself_closes() {
     let Some((site, echo)) = site("reset") else {
         return;
     };
-    let stream = (site.client)
-        .connect(SERVICE.into(), Some(CLIENT.1), SOON)
-        .unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    lines.next().unwrap().unwrap();
-    exchange(&stream, &mut lines);
+    let (stream, lines) = open(&site);
     let at_once = libc::linger {
         l_onoff: 1,
         l_linger: 0,

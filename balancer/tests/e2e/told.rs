@@ -1,36 +1,30 @@
 //! Senders of refused packets are told.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use balancer_lab::{RawPort, TcpEcho, eventually};
-use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use balancer_lab::{RawPort, TcpEcho, eventually, eventually_some};
+use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TcpHeader, TransportSlice};
 
-use crate::schedule::nth;
 use crate::site::{PATIENCE, SOON, Shape, Site};
 
 const V4: &str = "192.0.2.10:7";
 const V6: &str = "[2001:db8::10]:7";
+const CLIENT: &str = "192.0.2.1";
+const CLIENT6: &str = "2001:db8::1";
 
 /// Services over TCP and UDP, in both families, whose only backend takes connections or not.
-fn services(weight: u32) -> String {
-    let mut text = String::new();
-    for protocol in ["tcp", "udp"] {
-        for (family, listen, to) in [("4", V4, "10.0.1.3:7"), ("6", V6, "[2001:db8:1::3]:7")] {
-            let backend = format!("{{ address = \"{to}\", weight = {weight} }}");
-            text += &nth(listen, &[backend]).replace(
-                "name = \"web\"",
-                &format!("name = \"{protocol}{family}\"\nprotocol = \"{protocol}\""),
-            );
-        }
-    }
-    text
+fn services(site: &Site, weight: u32) -> String {
+    let services = ["tcp", "udp"].map(|protocol| site.both_families(protocol, 7));
+    services
+        .concat()
+        .replace(" }", &format!(", weight = {weight} }}"))
 }
 
 fn site(name: &str, weight: u32) -> Option<Site> {
     let mut site = Site::new(name, Shape::Links, 1)?;
-    site.start(&services(weight));
+    site.start(&services(&site, weight));
     Some(site)
 }
 
@@ -57,9 +51,7 @@ fn without_a_backend_clients_are_refused_at_once() {
         assert!(took < Duration::from_secs(1), "{to}: {took:?}");
 
         let any = if to == V4 { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = site.client.udp_socket(any.parse().unwrap()).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        socket.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
+        let socket = site.udp(any, to);
         socket.send(b"?").unwrap();
         let error = socket.recv(&mut [0; 16]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}: {error}");
@@ -108,66 +100,80 @@ fn clients_are_told_in_generic_mode_too() {
         return;
     };
     site.datapath_key("xdp_mode = \"generic\"");
-    site.start(&services(0));
+    site.start(&services(&site, 0));
     for to in [V4, V6] {
         assert_eq!(connect(&site, to).0, ErrorKind::ConnectionRefused, "{to}");
     }
 }
 
 /// What traceroute lives by: the box says that it is there, the packet is not sent on and opens nothing.
+///
+/// Over IPv4 it says so from the interface's own address, whatever the service's (RFC 1812, section 4.3.2.4); over IPv6 too, unless
+/// what the packet was sent to is an address of the box itself (RFC 4443, section 2.2).
 #[test]
 fn the_box_is_a_hop() {
-    let Some(site) = site("hop", 1) else {
+    let cases = [
+        (CLIENT, "198.51.100.10", "192.0.2.10"),
+        (CLIENT, "10.0.1.1", "192.0.2.10"),
+        (CLIENT6, "2001:db8:100::10", "2001:db8::10"),
+        (CLIENT6, "2001:db8:1::1", "2001:db8:1::1"),
+    ];
+    let Some(mut site) = Site::new("hop", Shape::Links, 1) else {
         return;
     };
+    let services = cases.map(|(_, to, _)| {
+        let name = to.replace(':', "-");
+        let (listen, backend) = if to.contains(':') {
+            (format!("[{to}]:7"), "[2001:db8:1::3]:7")
+        } else {
+            (format!("{to}:7"), "10.0.1.3:7")
+        };
+        format!(
+            "[[service]]\nname = \"{name}\"\nlisten = \"{listen}\"\nprotocol = \"udp\"\nbackend = [{{ address = \"{backend}\" }}]\n"
+        )
+    });
+    site.start(&services.concat());
     let port = RawPort::open(&site.client, "eth0").unwrap();
-    let macs = (
-        site.client.mac("eth0").unwrap(),
-        site.balancer.mac("eth0").unwrap(),
-    );
-    let link = || PacketBuilder::ethernet2(macs.0.0, macs.1.0);
-    // An address of the box that no service has: errors about the way come from the box itself.
-    let (v4, v6): ([u8; 4], [u8; 16]) = (
-        [192, 0, 2, 1],
-        "2001:db8::1"
-            .parse::<std::net::Ipv6Addr>()
-            .unwrap()
-            .octets(),
-    );
-    let to6 = "2001:db8::10"
-        .parse::<std::net::Ipv6Addr>()
-        .unwrap()
-        .octets();
-    let mut frames = [Vec::new(), Vec::new()];
-    let builder = link().ipv4(v4, [192, 0, 2, 10], 1).udp(7000, 7);
-    builder.write(&mut frames[0], b"probe").unwrap();
-    let builder = link().ipv6(v6, to6, 1).udp(7000, 7);
-    builder.write(&mut frames[1], b"probe").unwrap();
-    for frame in &frames {
-        port.send(frame).unwrap();
+    for (from, to, expected) in cases {
+        let ends = (from.parse().unwrap(), to.parse().unwrap());
+        let mut frame = Vec::new();
+        let builder = match ends {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                site.link_header().ipv4(from.octets(), to.octets(), 1)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                site.link_header().ipv6(from.octets(), to.octets(), 1)
+            }
+            _ => unreachable!(),
+        };
+        builder.udp(7000, 7).write(&mut frame, b"probe").unwrap();
+        port.send(&frame).unwrap();
         let is_answer = |frame: &[u8]| exceeded(frame).is_some();
         let answer = port.receive(SOON, is_answer).unwrap().expect("an answer");
-        assert_eq!(exceeded(&answer).unwrap(), frame[14..], "what it quotes");
+        let (ends, quote) = exceeded(&answer).unwrap();
+        let expected = [expected, from].map(|end| end.parse::<IpAddr>().unwrap());
+        assert_eq!(ends, expected, "{to}");
+        assert_eq!(quote, frame[14..], "{to}: what it quotes");
     }
     assert_eq!(site.status().connections.current, 0);
-    assert_eq!(site.status().slow_path.dropped["ttl_exceeded"], 2);
+    assert_eq!(site.status().slow_path.dropped["ttl_exceeded"], 4);
 }
 
-/// What a Time Exceeded quotes, if it is one, to the client, from the box, with the right checksums.
-fn exceeded(frame: &[u8]) -> Option<Vec<u8>> {
+/// Source and destination of a Time Exceeded, if it is one, with the right checksums, and what it quotes.
+fn exceeded(frame: &[u8]) -> Option<([IpAddr; 2], Vec<u8>)> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    let quote = match (packet.net?, packet.transport?) {
+    match (packet.net?, packet.transport?) {
         (NetSlice::Ipv4(ip), TransportSlice::Icmpv4(icmp)) => {
             let header = ip.header().to_header();
-            assert_eq!(header.header_checksum, header.calc_header_checksum());
-            assert_eq!(header.source, [192, 0, 2, 10]);
             let icmp_header = icmp.header();
             let Icmpv4Type::TimeExceeded(_) = icmp_header.icmp_type else {
                 return None;
             };
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
             let checksum = icmp_header.icmp_type.calc_checksum(icmp.payload());
             assert_eq!(icmp_header.checksum, checksum);
-            icmp.payload()
+            let ends = [header.source.into(), header.destination.into()];
+            Some((ends, icmp.payload().to_vec()))
         }
         (NetSlice::Ipv6(ip), TransportSlice::Icmpv6(icmp)) => {
             let header = ip.header();
@@ -175,11 +181,11 @@ fn exceeded(frame: &[u8]) -> Option<Vec<u8>> {
                 return None;
             };
             assert!(icmp.is_checksum_valid(header.source(), header.destination()));
-            icmp.payload()
+            let ends = [header.source().into(), header.destination().into()];
+            Some((ends, icmp.payload().to_vec()))
         }
-        _ => return None,
-    };
-    Some(quote.to_vec())
+        _ => None,
+    }
 }
 
 /// A flood of segments of no connection is not answered with a flood.
@@ -190,38 +196,50 @@ fn who_asks_too_often_is_told_less_often() {
         return;
     };
     let port = RawPort::open(&site.client, "eth0").unwrap();
-    let macs = (
-        site.client.mac("eth0").unwrap(),
-        site.balancer.mac("eth0").unwrap(),
-    );
-    let mut frame = Vec::new();
-    PacketBuilder::ethernet2(macs.0.0, macs.1.0)
-        .ipv4([192, 0, 2, 1], [192, 0, 2, 10], 64)
-        .tcp(7000, 7, 1000, 1024)
-        .ack(77)
-        .write(&mut frame, &[])
-        .unwrap();
+    let segment = |change: fn(&mut TcpHeader)| {
+        let mut header = TcpHeader::new(7000, 7, 1000, 1024);
+        change(&mut header);
+        let mut frame = Vec::new();
+        site.link_header()
+            .ipv4([192, 0, 2, 1], [192, 0, 2, 10], 64)
+            .tcp_header(header)
+            .write(&mut frame, &[])
+            .unwrap();
+        frame
+    };
+    let acknowledgement = segment(|header| {
+        header.ack = true;
+        header.acknowledgment_number = 77;
+    });
     let start = Instant::now();
     for _ in 0..SEGMENTS {
-        port.send(&frame).unwrap();
+        port.send(&acknowledgement).unwrap();
     }
     eventually("all of them to be counted", PATIENCE, || {
         site.drops().drops["no_connection"] == SEGMENTS
     })
     .unwrap();
-    // What the program has handed over is looked at at once.
+    // Nobody is told of a RST. When the daemon has seen one it has seen all that the program has handed over before.
+    let reset = segment(|header| header.rst = true);
+    let counts = eventually_some("the daemon to have seen all", PATIENCE, || {
+        port.send(&reset).unwrap();
+        let counts = site.status().slow_path;
+        let seen = counts.told + counts.limited + counts.untold;
+        (counts.untold > 0 && seen == counts.dropped["no_connection"]).then_some(counts)
+    })
+    .unwrap();
     let took = start.elapsed().as_secs() + 1;
-    std::thread::sleep(Duration::from_millis(200));
-    let counts = site.status().slow_path;
-    let handed_over = counts.dropped["no_connection"];
-    assert_eq!(counts.told + counts.limited, handed_over);
     assert!(
         counts.told >= 50 && counts.told <= 50 + 50 * took,
         "{counts:?}"
     );
-    let resets = port.capture(SEGMENTS as usize, Duration::from_millis(500), |frame| {
+    assert!(counts.limited > 0, "{counts:?}");
+    let is_reset = |frame: &[u8]| {
         let packet = SlicedPacket::from_ethernet(frame).unwrap();
         matches!(packet.transport, Some(TransportSlice::Tcp(tcp)) if tcp.rst() && tcp.sequence_number() == 77)
-    });
-    assert_eq!(resets.unwrap().len() as u64, counts.told);
+    };
+    let resets = port.capture(counts.told as usize, SOON, is_reset).unwrap();
+    assert_eq!(resets.len() as u64, counts.told);
+    let more = port.receive(Duration::from_millis(100), is_reset);
+    assert_eq!(more.unwrap(), None, "one more than were counted");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use balancer::control::document::XdpMode;
-use balancer_lab::{Host, TcpEcho};
+use balancer_lab::{Host, Need, TcpEcho};
 
 use crate::schedule::{backend, nth};
 use crate::site::{Shape, Site, greeting};
@@ -52,17 +52,17 @@ fn make(host: &Host, port: &str, vlan: &Vlan) {
     assert_eq!(below, format!("{port}{}", vlan.suffix));
 }
 
-/// Whether this kernel has VLAN devices; with `BALANCER_MODULES` it must.
-fn are_there(site: &Site) -> bool {
+/// Whether this kernel has VLAN devices.
+fn are_there(test: &str, site: &Site) -> bool {
     let host = &site.client;
     let tried = host.ip("link add link eth0 name try type vlan id 1");
     match tried {
         Ok(()) => host.ip("link del try").unwrap(),
-        Err(_) if std::env::var_os("BALANCER_MODULES").is_none() => {
-            eprintln!("left out: this kernel has no VLAN devices");
+        Err(error) => {
+            let reason = format!("this kernel has no VLAN devices ({error})");
+            Need::Modules.leave_out(test, &reason);
             return false;
         }
-        Err(error) => panic!("{error}"),
     }
     true
 }
@@ -140,7 +140,7 @@ fn between_vlans(name: &str, clients: &Vlan, backends: &Vlan) {
     let Some(mut site) = Site::new(name, Shape::Links, 1) else {
         return;
     };
-    if !are_there(&site) {
+    if !are_there(name, &site) {
         return;
     }
     let (near, far) = (
@@ -181,7 +181,7 @@ fn in_one_vlan(name: &str, vlan: &Vlan) {
     let Some(mut site) = Site::new(name, Shape::Links, 1) else {
         return;
     };
-    if !are_there(&site) {
+    if !are_there(name, &site) {
         return;
     }
     let device = |port: &str| format!("{port}{}", vlan.suffix);

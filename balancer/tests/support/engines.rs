@@ -6,7 +6,6 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aya::programs::{TestRun, TestRunOptions};
 use balancer::config::{self, Config};
 use balancer::datapath::compile::{Image, ServiceIds, compile, words};
 use balancer::datapath::flows::FlowTable;
@@ -24,6 +23,8 @@ use balancer_common::table::{Lines as _, Totals, find};
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Exit, Pass, Punt, Verdict};
 
+use super::flows::visible;
+use super::program::{self, Ran};
 use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, OTHER_SIDE};
 
 /// How many services and backends a box of these tests may have.
@@ -346,20 +347,10 @@ impl Engines {
     /// frame is redirected does not come out of a test run, but is in the flow's record.
     pub fn run_in_kernel(&mut self, interface: u32, input: &[u8]) -> (usize, Vec<u8>) {
         let kernel = self.kernel.as_mut().unwrap();
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [0, input.len() as u32, 0, interface, 0, 0].map(u32::to_ne_bytes);
-        let mut frame = vec![0; input.len() + 64];
-        let result = kernel
-            .program()
-            .unwrap()
-            .test_run(TestRunOptions {
-                data_in: Some(input),
-                data_out: Some(&mut frame),
-                ctx_in: Some(context.as_flattened()),
-                ..TestRunOptions::default()
-            })
-            .unwrap();
-        frame.truncate(result.data_size_out as usize);
+        let Ran {
+            action: taken,
+            output: mut frame,
+        } = program::run(kernel.program().unwrap(), interface, input);
         let stats = kernel.stats().unwrap();
         let about = &self.about;
         let changed: Vec<usize> = (0..stats.verdicts.len())
@@ -373,7 +364,7 @@ impl Engines {
         let exit = Exit::of_counter(counter as u32);
         // Of those whose senders are told only so many are handed over.
         let may_be_handed_over = exit.is_told() && self.memory.has_slow_path;
-        let handed_over = exit.is_punt() || may_be_handed_over && result.return_value == 4;
+        let handed_over = exit.is_punt() || may_be_handed_over && taken == 4;
         let action = match counter {
             0 => 3,
             1 => 4,
@@ -381,7 +372,7 @@ impl Engines {
             _ if handed_over => 4,
             _ => 1,
         };
-        assert_eq!(result.return_value, action, "{about}: {}", name(counter));
+        assert_eq!(taken, action, "{about}: {}", name(counter));
         if handed_over {
             // With a note before it.
             let note: Vec<u8> = frame.drain(..size_of::<Note>()).collect();
@@ -482,13 +473,6 @@ fn name(counter: usize) -> String {
         (None, 0) => "Transmit".to_owned(),
         (None, _) => "Redirect".to_owned(),
     }
-}
-
-/// Every flow, also when the number of connections is not that of these.
-pub fn visible<F: Family>(table: &FlowTable<F>) -> impl Iterator<Item = &Flow<F>> {
-    (0..table.geometry().lines())
-        .filter_map(|index| table.line(index))
-        .filter(|line| line.meta().is_visible())
 }
 
 fn sweep<F: Family>(table: &FlowTable<F>) {

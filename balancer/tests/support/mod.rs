@@ -6,10 +6,16 @@
     reason = "each test uses its part; a helper that fails has failed its test"
 )]
 
+pub mod chance;
+pub mod cpus;
 pub mod engines;
+pub mod flows;
 pub mod frame;
+pub mod ids;
 pub mod place;
+pub mod program;
 pub mod properties;
+pub mod variable;
 pub mod vector;
 
 /// The interfaces of the box. Not the first numbers: a new network namespace may have devices of its own.

@@ -17,7 +17,7 @@ struct Talk {
     vector: Vector,
     /// Client, service, box, backend.
     ends: [&'static str; 4],
-    /// The numbers of the SYNs of client and backend.
+    /// The numbers of the SYNs of client and backend, the first and the second of the two.
     first: [u32; 2],
     /// Packets and bytes of the client, and of the backend.
     counts: [[u64; 2]; 2],
@@ -49,49 +49,51 @@ impl Talk {
         }
     }
 
-    fn count(&mut self, who: usize, frame: &Frame) {
-        self.counts[who][0] += 1;
-        self.counts[who][1] += frame.build().len() as u64 - 14;
-    }
-
-    /// A segment of the client that has sent and got so many bytes before; `change` makes more of it.
-    fn client_with(
+    /// A segment of one of the two that has sent and got so many bytes before; `change` makes more of it.
+    fn segment(
         mut self,
+        who: usize,
         flags: &'static str,
         [sent, got]: [u32; 2],
         change: impl FnOnce(Frame) -> Frame,
     ) -> Self {
         let [client, service, source, backend] = self.ends;
-        let [own, other] = self.first;
-        let frame = change(tcp(flags, client, service).numbers(
+        let [from, to] = [[client, service], [backend, source]][who];
+        let [own, other] = [self.first[who], self.first[1 - who]];
+        let frame = change(tcp(flags, from, to).numbers(
             after(own, flags, sent),
             other.wrapping_add(1).wrapping_add(got),
         ));
-        self.count(0, &frame);
-        self.vector = self.vector.client(frame, to_backend(source, backend));
+        self.counts[who][0] += 1;
+        self.counts[who][1] += frame.build().len() as u64 - 14;
+        self.vector = if who == 0 {
+            self.vector.client(frame, to_backend(source, backend))
+        } else {
+            self.vector.backend(frame, to_client(service, client))
+        };
         self
+    }
+
+    fn client_with(
+        self,
+        flags: &'static str,
+        numbers: [u32; 2],
+        change: impl FnOnce(Frame) -> Frame,
+    ) -> Self {
+        self.segment(0, flags, numbers, change)
     }
 
     fn client(self, flags: &'static str, sent: u32, got: u32) -> Self {
         self.client_with(flags, [sent, got], |frame| frame)
     }
 
-    /// One of the backend likewise.
     fn backend_with(
-        mut self,
+        self,
         flags: &'static str,
-        [sent, got]: [u32; 2],
+        numbers: [u32; 2],
         change: impl FnOnce(Frame) -> Frame,
     ) -> Self {
-        let [client, service, source, backend] = self.ends;
-        let [other, own] = self.first;
-        let frame = change(tcp(flags, backend, source).numbers(
-            after(own, flags, sent),
-            other.wrapping_add(1).wrapping_add(got),
-        ));
-        self.count(1, &frame);
-        self.vector = self.vector.backend(frame, to_client(service, client));
-        self
+        self.segment(1, flags, numbers, change)
     }
 
     fn backend(self, flags: &'static str, sent: u32, got: u32) -> Self {

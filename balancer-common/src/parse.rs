@@ -431,6 +431,10 @@ pub fn extensions<P: Packet>(packet: &P, start: usize, mut next: u8, payload: u1
                 if header[2] == 0 {
                     return Walked::SOURCE_ROUTE;
                 }
+                // It is not yet where it goes: the kernel's (RFC 8200, section 4.4).
+                if header[3] != 0 {
+                    return u64::from(skipped) | u64::from(protocol::ROUTING) << 16;
+                }
                 8 + (u16::from(header[1]) << 3)
             }
             protocol::AUTHENTICATION => (u16::from(header[1]) + 2) << 2,

@@ -20,9 +20,9 @@ use crate::wrk;
 const BACKENDS: u32 = 3;
 /// The connections that are there before it begins.
 const CONNECTIONS: u32 = 64;
-/// How many begin while it goes on, and how long each may take: as long as four repetitions of a SYN.
+/// How many begin while it goes on, and how long each may take: as long as three repetitions of a SYN.
 const CLIENTS: usize = 100;
-const PATIENCE: Duration = Duration::from_secs(16);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long it goes on before new connections begin: until whatever fills is full.
 const AHEAD: Duration = Duration::from_secs(1);
 
@@ -72,7 +72,7 @@ pub fn figures() -> Vec<Figure> {
 }
 
 pub fn cases() -> Vec<Case> {
-    let contenders = [Contender::Balancerd, Contender::Iptables, Contender::Nft];
+    let contenders = [Contender::Balancerd, Contender::Iptables];
     RATES
         .iter()
         .flat_map(|&rate| contenders.map(|contender| (contender, rate)))

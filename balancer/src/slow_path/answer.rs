@@ -13,12 +13,15 @@ use balancer_common::wire::ETHERNET;
 use etherparse::icmpv4::{DestUnreachableHeader as Unreachable4, TimeExceededCode as Exceeded4};
 use etherparse::icmpv6::{DestUnreachableCode as Unreachable6, TimeExceededCode as Exceeded6};
 use etherparse::{
-    Icmpv4Type, Icmpv6Type, IpHeaders, IpNumber, Ipv4Header, Ipv6Header, LaxNetSlice,
+    Icmpv4Type, Icmpv6Type, IpDscp, IpHeaders, IpNumber, Ipv4Header, Ipv6Header, LaxNetSlice,
     LaxSlicedPacket, PacketBuilder, TcpHeader, TcpSlice,
 };
 
 /// The TTL of an answer.
 const TTL: u8 = 64;
+
+/// Of an error (RFC 1812, section 4.3.2.5).
+const CONTROL: IpDscp = IpDscp::CS6;
 
 /// How long an ICMP error may be, from the network header on: RFC 1812, section 4.3.2.3; RFC 4443, section 3.1.
 const LONGEST_V4: usize = 576;
@@ -153,7 +156,7 @@ impl<'a> Complaint<'a> {
         let mut answer = self.link_header()?;
         match (&self.tcp, source, self.source) {
             (Some(tcp), ..) if closed => {
-                let builder = PacketBuilder::ip(self.network_header(source)?);
+                let builder = PacketBuilder::ip(self.network_header(source, IpDscp::CS0)?);
                 let header = reset(tcp);
                 builder.tcp_header(header).write(&mut answer, &[]).ok()?;
             }
@@ -168,7 +171,8 @@ impl<'a> Complaint<'a> {
                         })
                     }
                 };
-                let builder = PacketBuilder::ip(self.network_header(source)?).icmpv4(error);
+                let builder =
+                    PacketBuilder::ip(self.network_header(source, CONTROL)?).icmpv4(error);
                 let quote = self.quote(LONGEST_V4 - HEADERS_V4);
                 builder.write(&mut answer, quote).ok()?;
             }
@@ -179,7 +183,8 @@ impl<'a> Complaint<'a> {
                     Told::Expired => Icmpv6Type::TimeExceeded(Exceeded6::HopLimitExceeded),
                     Told::TooBig(mtu) => Icmpv6Type::PacketTooBig { mtu: mtu.into() },
                 };
-                let builder = PacketBuilder::ip(self.network_header(source)?).icmpv6(error);
+                let builder =
+                    PacketBuilder::ip(self.network_header(source, CONTROL)?).icmpv6(error);
                 let quote = self.quote(LONGEST_V6 - HEADERS_V6);
                 builder.write(&mut answer, quote).ok()?;
             }
@@ -196,7 +201,7 @@ impl<'a> Complaint<'a> {
         Some([source, destination, rest].concat())
     }
 
-    fn network_header(&self, source: IpAddr) -> Option<IpHeaders> {
+    fn network_header(&self, source: IpAddr, dscp: IpDscp) -> Option<IpHeaders> {
         match (source, self.source) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 // Length and checksum come with the payload, the protocol with the header behind it.
@@ -204,6 +209,7 @@ impl<'a> Complaint<'a> {
                 let (source, destination) = (source.octets(), destination.octets());
                 let mut header = Ipv4Header::new(0, TTL, protocol, source, destination).ok()?;
                 header.dont_fragment = true;
+                header.dscp = dscp;
                 Some(IpHeaders::Ipv4(
                     header,
                     etherparse::Ipv4Extensions::default(),
@@ -212,6 +218,7 @@ impl<'a> Complaint<'a> {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let header = Ipv6Header {
                     hop_limit: TTL,
+                    traffic_class: dscp.value() << 2,
                     source: source.octets(),
                     destination: destination.octets(),
                     ..Ipv6Header::default()
@@ -386,6 +393,7 @@ mod tests {
                 let header = ip.header().to_header();
                 assert_eq!(header.header_checksum, header.calc_header_checksum());
                 assert_eq!((header.time_to_live, header.dont_fragment), (TTL, true));
+                assert_eq!(header.dscp.value() >> 3, 6);
                 assert_eq!(header.destination, CLIENT);
                 let sum = icmp.icmp_type().calc_checksum(icmp.payload());
                 assert_eq!(icmp.checksum(), sum);
@@ -395,6 +403,7 @@ mod tests {
             (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) => {
                 let header = ip.header();
                 assert_eq!(header.hop_limit(), TTL);
+                assert_eq!(header.traffic_class() >> 5, 6);
                 assert_eq!(header.destination(), CLIENT6);
                 assert!(icmp.is_checksum_valid(header.source(), header.destination()));
                 let payload = icmp.payload().to_vec();

@@ -346,6 +346,11 @@ fn ipv6_extensions() -> Vec<Case> {
             Pass::Fragment.into(),
         ),
         (
+            "an IPv6 routing header with segments left",
+            syn6().extension(protocol::ROUTING, &[0, 0, 4, 1, 0, 0, 0, 0]),
+            Pass::OtherProtocol.into(),
+        ),
+        (
             "an IPv6 packet without a next header",
             other(NO_NEXT_HEADER, CLIENT6, WEB6_AT),
             Pass::OtherProtocol.into(),

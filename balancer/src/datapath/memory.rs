@@ -250,7 +250,7 @@ impl<F: InMemory> Tables<F> for Memory {
         if datagrams.len() >= DATAGRAMS as usize {
             let timeout = self.fragment_timeout;
             let now = Tables::<F>::now(self);
-            datagrams.retain(|_, known| now.0.wrapping_sub(known.since.0) < timeout);
+            datagrams.retain(|_, known| !known.is_stale(now, timeout));
             if datagrams.len() >= DATAGRAMS as usize {
                 return;
             }

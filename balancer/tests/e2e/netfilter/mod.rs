@@ -25,7 +25,7 @@ type Story = BTreeMap<Scene, Vec<(&'static str, Heard)>>;
 /// The port of the first client.
 const FIRST: u16 = 5000;
 
-/// How often what is not as it should be is played: a busy machine's veth loses a frame now and then.
+/// How often what is not as it should be is played: a busy machine loses a frame now and then.
 const PLAYS: usize = 3;
 
 /// How much of all may be played again.
@@ -97,12 +97,12 @@ fn differences_from_netfilter_are_explained() {
         for (story, played) in stories.iter_mut().zip(played) {
             story.extend(played);
         }
-        let wrong = Outcome::of(&stories).scenes;
-        if wrong.is_empty() || wrong.len() > AGAIN {
+        let outcome = Outcome::of(&stories);
+        if outcome.scenes.is_empty() || outcome.scenes.len() > AGAIN {
             break;
         }
-        println!("to be played again: {wrong:?}");
-        scenes = wrong.into_iter().collect();
+        println!("to be played again: {}", outcome.report);
+        scenes = outcome.scenes.into_iter().collect();
     }
     let outcome = Outcome::of(&stories);
     println!(

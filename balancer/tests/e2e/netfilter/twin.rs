@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use balancer_lab::{Announce, MacAddress, RawPort};
 
@@ -31,9 +32,16 @@ const FENCE: [u16; 2] = [3000, 9];
 /// Behind this are the identifications of that flow's datagrams.
 const FENCES: u16 = 0x8000;
 
-/// How long one of these may take, and how many are sent: a busy machine's veth loses a frame now and then.
+/// How long one of these may take, and how many are sent: a busy machine loses a frame now and then.
 const PATIENCE: Duration = Duration::from_millis(400);
 const TRIES: usize = 8;
+
+/// How long a step takes at least. Each has four datagrams that are handed to the daemon, and the program hands over no more
+/// than 1,024 in 134 ms.
+const STEP: Duration = Duration::from_millis(1);
+
+/// Longer than the daemon waits until it looks again whether a fragment that came early may go on.
+const HELD: Duration = Duration::from_millis(100);
 
 /// One of the two sites.
 pub struct Twin {
@@ -41,6 +49,8 @@ pub struct Twin {
     /// At the client's and at the backend's side.
     ports: [RawPort; 2],
     fences: u16,
+    /// When the last step began.
+    began: Instant,
     /// What the sequence's client got in place of its port.
     given: Option<u16>,
 }
@@ -126,6 +136,7 @@ impl Twin {
             site,
             ports,
             fences: FENCES,
+            began: Instant::now(),
             given: None,
         };
         for (from, frame) in fence().iter().enumerate() {
@@ -145,6 +156,8 @@ impl Twin {
 
     /// Sends frames, each from its side, and tells what came of them.
     pub fn play(&mut self, world: World, first: u16, frames: &[(Side, Vec<u8>)]) -> Heard {
+        thread::sleep(STEP.saturating_sub(self.began.elapsed()));
+        self.began = Instant::now();
         for (side, frame) in frames {
             let mut frame = frame.clone();
             if *side == Side::Backend {
@@ -152,6 +165,10 @@ impl Twin {
                 replace_port(&mut frame, 1, first + REPLACED, to);
             }
             self.ports[*side as usize].send(&frame).unwrap();
+        }
+        let starts = frames.iter().filter_map(|(_, frame)| start(frame));
+        if !starts.is_sorted() {
+            thread::sleep(HELD);
         }
         let mut heard = [Vec::new(), Vec::new()];
         // Twice each way: who answers what went by the first one may do so only after it.
@@ -336,6 +353,12 @@ fn normalise(frame: &mut [u8], datagrams: &mut Vec<[u8; 4]>) {
         time.fill(1);
     }
     right_checksum(frame);
+}
+
+/// Where a fragment begins in its datagram.
+fn start(frame: &[u8]) -> Option<u16> {
+    let (start, _) = Net::of(&frame[IP..])?.fragment?;
+    Some(start)
 }
 
 /// Replaces source (0) or destination (1) port, if it is `old`, and updates the checksum.

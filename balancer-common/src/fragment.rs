@@ -68,7 +68,7 @@ impl<F: Family> Datagram<F> {
     #[inline(always)]
     #[must_use]
     pub const fn is_stale(&self, now: Tick, timeout: u32) -> bool {
-        now.0.wrapping_sub(self.since.0) >= timeout
+        now.units_since(self.since) >= timeout
     }
 }
 

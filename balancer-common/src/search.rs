@@ -58,7 +58,7 @@ pub fn ask<F: Family, T: Tables<F>>(
     connection: &mut Connection<F>,
 ) -> Result<(), Exit> {
     if let Some(search) = tables.search(&connection.tuple)
-        && connection.now.0.wrapping_sub(search.since.0) < FRESH
+        && connection.now.units_since(search.since) < FRESH
         && search.state != state::WANTED
         && search.service == connection.service.into()
     {

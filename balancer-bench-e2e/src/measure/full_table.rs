@@ -30,10 +30,7 @@ pub fn figures() -> Vec<Figure> {
     vec![
         figure(
             "full-table-kept",
-            &format!(
-                "wrk over {BUSY} connections kept alive, the table of {} full",
-                BUSY + IDLE
-            ),
+            &format!("wrk over {BUSY} connections kept alive, the table of {ALL} full"),
             "thousand req/s",
             Better::More,
             rate,
@@ -71,10 +68,7 @@ pub fn sample(bench: &Bench, rate: u32) -> anyhow::Result<Vec<Value>> {
     let (first, last) = plan::SOURCE_PORTS;
     let own = format!("{} 65535", last + 1);
     site.balancer.sysctl("net/ipv4/ip_local_port_range", &own)?;
-    let lines = format!(
-        "source_ports = \"{first}-{last}\"\nmax_connections = {}",
-        BUSY + IDLE
-    );
+    let lines = format!("source_ports = \"{first}-{last}\"\nmax_connections = {ALL}");
     let backends = [plan::backend(1)].into_iter();
     let daemon = Daemon::start(&site, &bench.binaries, &lines, Service::Web, backends)?;
     bench.cpus.settle()?;

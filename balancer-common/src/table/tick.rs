@@ -21,6 +21,22 @@ impl Tick {
         if units == 0 { 1 } else { units }
     }
 
+    /// By how many units the clock of a CPU may be behind another's at most. Mostly it is none: the program reads the clock once
+    /// a jiffy, and when that begins, one CPU may read what the clock was before, for as long as the jiffy lasts.
+    const LAG: u32 = 1 << 16;
+
+    /// Units from `earlier` to here; 0 when another CPU, whose clock is ahead, has noted `earlier`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn units_since(self, earlier: Self) -> u32 {
+        let units = self.0.wrapping_sub(earlier.0);
+        if units > u32::MAX - Self::LAG {
+            0
+        } else {
+            units
+        }
+    }
+
     /// Milliseconds from `earlier` to here; 0 when `earlier` is later, as the clocks of two CPUs may differ by a
     /// unit.
     #[must_use]
@@ -37,6 +53,21 @@ impl Tick {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_behind_makes_nothing_old() {
+        let noted = Tick(7);
+        let ages = [
+            (7, 0),
+            (8, 1),
+            (6, 0),
+            (u32::MAX, 0),
+            (8 + (1 << 31), 1 + (1 << 31)),
+        ];
+        for (now, age) in ages {
+            assert_eq!(Tick(now).units_since(noted), age, "{now}");
+        }
+    }
 
     #[test]
     fn ticks_wrap() {

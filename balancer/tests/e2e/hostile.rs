@@ -12,6 +12,7 @@ use balancer_lab::{MacAddress, RawPort, TcpEcho, UdpEcho, eventually};
 use etherparse::PacketBuilder;
 
 use crate::site::{PATIENCE, SOON, Shape, Site, greeting};
+use crate::support::frame::checksum;
 
 /// How many of each.
 const COUNT: u16 = 1000;
@@ -108,17 +109,11 @@ fn set(frame: &mut [u8], at: usize, value: u16) {
 }
 
 /// Makes the checksum of an IPv4 header right again, however long that says it is.
-fn right_checksum(frame: &mut [u8]) {
+pub fn right_checksum(frame: &mut [u8]) {
     set(frame, IP + 10, 0);
     let end = IP + usize::from(frame[IP] & 15) * 4;
-    let mut sum: u32 = frame[IP..end.min(frame.len())]
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    set(frame, IP + 10, !(sum as u16));
+    let sum = checksum(&frame[IP..end.min(frame.len())]);
+    set(frame, IP + 10, sum);
 }
 
 /// The same with an IPv4 total length or an IPv6 payload length that fits the frame.

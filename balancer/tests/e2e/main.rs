@@ -14,11 +14,14 @@ mod icmp;
 mod life;
 mod loss;
 mod nat;
+mod netfilter;
 mod paths;
 mod refusals;
 mod reload;
 mod schedule;
 mod site;
+#[path = "../support/mod.rs"]
+mod support;
 mod tcp;
 mod told;
 mod vlan;

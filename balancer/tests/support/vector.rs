@@ -1,6 +1,7 @@
 //! A packet vector: services, frames in, and for each what is expected of it; then the counters and tables.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 
 use balancer_common::abi::{BackendStats, ServiceStats};
 use balancer_common::family::{Family, V4};
@@ -108,6 +109,7 @@ enum Step {
         input: Box<Frame>,
         expected: Expected,
     },
+    Behind(u64),
     Reload(&'static str),
     Phase(Phase),
     Ways {
@@ -217,6 +219,12 @@ impl Vector {
         self.frame(BACKEND_SIDE, input.macs(BOX_MAC, BACKEND_MAC), expected)
     }
 
+    /// What follows comes to a CPU whose clock is behind by so many milliseconds. Of the kernel the clock is its own.
+    pub fn behind(mut self, milliseconds: u64) -> Self {
+        self.steps.push(Step::Behind(milliseconds));
+        self
+    }
+
     /// The services become these.
     pub fn reload(mut self, services: &'static str) -> Self {
         self.steps.push(Step::Reload(services));
@@ -291,6 +299,10 @@ impl Vector {
                     input,
                     expected,
                 } => not_in_kernel += usize::from(!run_frame(engines, *interface, input, expected)),
+                Step::Behind(milliseconds) => {
+                    let clock = &engines.memory.clock;
+                    clock.fetch_sub(milliseconds * 1_000_000, Ordering::Relaxed);
+                }
                 Step::Reload(services) => engines.load(services, self.setting.datapath),
                 Step::Phase(phase) => engines.expect_phase(*phase),
                 Step::Ways { hop, route } => {

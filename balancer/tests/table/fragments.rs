@@ -158,6 +158,17 @@ fn out_of_order() -> Vec<Vector> {
             .client(question6(LAST), forwarded6())
             .counts(0, 1, [3, V6_LENGTHS], [0, 0])
             .leaves(2, 1),
+        Vector::new(
+            "a fragment comes to a CPU whose clock is behind that of the first one's",
+            DNS,
+        )
+        .client(question(FIRST), forwarded())
+        .behind(4)
+        .client(question(SECOND), forwarded())
+        .client(question(FIRST), dropped(Drop::FragmentOverlap))
+        .client(question(LAST), forwarded())
+        .counts(0, 1, [3, V4_LENGTHS], [0, 0])
+        .leaves(2, 1),
         Vector::new("a fragment behind the last one is of another datagram", DNS)
             .slow_path()
             .client(question(FIRST), forwarded())

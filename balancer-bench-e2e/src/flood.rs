@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What comes.
 #[derive(Clone, Copy)]
 pub enum Kind {
+    /// Packets from the service's own address, which everyone drops at once: what the generator and the links cost.
+    Impossible,
     /// SYNs, each of a connection of its own.
     Syns,
     /// First fragments, each of a packet of its own.
@@ -48,6 +50,9 @@ impl Flood {
     ) -> anyhow::Result<Self> {
         // Fragments of one source would be taken for those of one packet.
         let frames = match kind {
+            Kind::Impossible => {
+                "mode = \"established\"\nsource_ports = \"1024-65535\"\nframe_size = 60"
+            }
             Kind::Syns => "mode = \"new\"\nsource_ports = \"1024-65535\"\nframe_size = 60",
             Kind::First => {
                 "mode = \"established\"\nsource_ports = \"1024-1024\"\nframe_size = 66\nfragment = \"first\"\nflows = 131070"
@@ -56,14 +61,18 @@ impl Flood {
                 "mode = \"established\"\nsource_ports = \"1024-1024\"\nframe_size = 66\nfragment = \"later\"\nflows = 131070"
             }
         };
-        let last = u32::from(plan::CLIENTS) | !plan::mask(plan::CLIENTS_PREFIX);
+        let (first, last) = if matches!(kind, Kind::Impossible) {
+            (to, to)
+        } else {
+            let network = u32::from(plan::CLIENTS);
+            let last = network | !plan::mask(plan::CLIENTS_PREFIX);
+            (Ipv4Addr::from(network + 1), Ipv4Addr::from(last - 1))
+        };
         let text = format!(
             "name = \"flood\"\nfamily = 4\nprotocol = \"tcp\"\n{frames}\n\
-             destination_mac = \"{}\"\nsource = \"{}-{}\"\ndestination = \"{}\"\n\
+             destination_mac = \"{}\"\nsource = \"{first}-{last}\"\ndestination = \"{}\"\n\
              destination_port = {}\nrate = {}\nduration = \"{LONGEST}\"\n",
             site.balancer.mac("eth0")?,
-            Ipv4Addr::from(u32::from(plan::CLIENTS) + 1),
-            Ipv4Addr::from(last - 1),
             to,
             plan::WEB_PORT,
             u64::from(thousands) * 1000,

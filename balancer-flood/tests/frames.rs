@@ -145,7 +145,7 @@ fn every_flow_of_every_kind_has_a_right_frame_of_its_own() {
 
 #[test]
 fn fragments_are_of_longer_packets() {
-    for (fragment, expected) in [("first", 0x2000_u16), ("later", 0x2000 | 185)] {
+    for (fragment, expected) in [("first", 0x2000_u16), ("later", 0x2000 + 185)] {
         let more = format!("frame_size = 66\nflows = 3000\nfragment = \"{fragment}\"");
         let scenario = scenario(4, "udp", "established", &more);
         let frames = Frames::new(&scenario, SOURCE_MAC, 1);

@@ -29,7 +29,8 @@ const AHEAD: Duration = Duration::from_secs(1);
 /// Thousands of packets a second; the last is more than the generator can make.
 const RATES: [u32; 3] = [0, 100, 10_000];
 
-const KINDS: [(Kind, &str, &str); 3] = [
+const KINDS: [(Kind, &str, &str); 4] = [
+    (Kind::Impossible, "impossible", "impossible packets"),
     (Kind::Syns, "syn", "SYNs"),
     (Kind::First, "first-fragment", "first fragments"),
     (Kind::Later, "later-fragment", "later fragments"),

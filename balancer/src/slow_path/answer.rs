@@ -184,7 +184,7 @@ impl<'a> Complaint<'a> {
                     Told::TooBig(mtu) => Icmpv6Type::PacketTooBig { mtu: mtu.into() },
                 };
                 let builder =
-                    PacketBuilder::ip(self.network_header(source, CONTROL)?).icmpv6(error);
+                    PacketBuilder::ip(self.network_header(source, IpDscp::CS0)?).icmpv6(error);
                 let quote = self.quote(LONGEST_V6 - HEADERS_V6);
                 builder.write(&mut answer, quote).ok()?;
             }
@@ -218,7 +218,6 @@ impl<'a> Complaint<'a> {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let header = Ipv6Header {
                     hop_limit: TTL,
-                    traffic_class: dscp.value() << 2,
                     source: source.octets(),
                     destination: destination.octets(),
                     ..Ipv6Header::default()
@@ -403,7 +402,6 @@ mod tests {
             (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) => {
                 let header = ip.header();
                 assert_eq!(header.hop_limit(), TTL);
-                assert_eq!(header.traffic_class() >> 5, 6);
                 assert_eq!(header.destination(), CLIENT6);
                 assert!(icmp.is_checksum_valid(header.source(), header.destination()));
                 let payload = icmp.payload().to_vec();

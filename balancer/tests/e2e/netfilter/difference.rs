@@ -316,15 +316,15 @@ pub const REASONS: &[Reason] = &[
         ],
     },
     Reason {
-        because: "the kernel's errors have precedence 6, as RFC 1812, section 4.3.2.5 asks for, and may be cut; \
-             balancerd's have the class 0 and may not",
+        because: "the kernel's errors may be cut; balancerd's, which are short, may not, so that they need no identification \
+             (RFC 6864, section 4.1)",
         differences: &[
             Difference {
                 sequence: "TTLs",
                 steps: &["first with TTL 1", "question with TTL 1"],
                 worlds: V4,
                 balancerd: &[
-                    "client's side: time exceeded service > client about (UDP client > service, 13 bytes, ttl 1; 21 bytes), ttl 64",
+                    "client's side: time exceeded service > client about (UDP client > service, 13 bytes, ttl 1; 21 bytes), ttl 64, class 0xc0",
                 ],
                 netfilter: &[
                     "client's side: time exceeded service > client about (UDP client > service, 13 bytes, ttl 1; 21 bytes), ttl 64, may be cut, class 0xc0",
@@ -335,7 +335,7 @@ pub const REASONS: &[Reason] = &[
                 steps: &["answer with TTL 1"],
                 worlds: PLAIN4,
                 balancerd: &[
-                    "backend's side: time exceeded box > backend about (UDP backend > peer, 8 bytes, ttl 1; 16 bytes), ttl 64",
+                    "backend's side: time exceeded box > backend about (UDP backend > peer, 8 bytes, ttl 1; 16 bytes), ttl 64, class 0xc0",
                 ],
                 netfilter: &[
                     "backend's side: time exceeded box > backend about (UDP backend > peer, 8 bytes, ttl 1; 16 bytes), ttl 64, may be cut, class 0xc0",
@@ -346,7 +346,7 @@ pub const REASONS: &[Reason] = &[
                 steps: &["answer with TTL 1"],
                 worlds: MASQUERADED4,
                 balancerd: &[
-                    "backend's side: time exceeded peer > backend about (UDP backend > peer, 8 bytes, ttl 1; 16 bytes), ttl 64",
+                    "backend's side: time exceeded peer > backend about (UDP backend > peer, 8 bytes, ttl 1; 16 bytes), ttl 64, class 0xc0",
                 ],
                 netfilter: &[
                     "backend's side: time exceeded peer > backend about (UDP backend > peer, 8 bytes, ttl 1; 16 bytes), ttl 64, may be cut, class 0xc0",
@@ -357,7 +357,7 @@ pub const REASONS: &[Reason] = &[
                 steps: &["question with TTL 0"],
                 worlds: V4,
                 balancerd: &[
-                    "client's side: time exceeded service > client about (UDP client > service, 13 bytes, ttl 0; 21 bytes), ttl 64",
+                    "client's side: time exceeded service > client about (UDP client > service, 13 bytes, ttl 0; 21 bytes), ttl 64, class 0xc0",
                 ],
                 netfilter: &[
                     "client's side: time exceeded service > client about (UDP client > service, 13 bytes, ttl 0; 21 bytes), ttl 64, may be cut, class 0xc0",
@@ -368,7 +368,7 @@ pub const REASONS: &[Reason] = &[
                 steps: &["SYN with TTL 1"],
                 worlds: V4,
                 balancerd: &[
-                    "client's side: time exceeded service > client about (TCP S client > service, 0, 0 bytes, ttl 1; 20 bytes), ttl 64",
+                    "client's side: time exceeded service > client about (TCP S client > service, 0, 0 bytes, ttl 1; 20 bytes), ttl 64, class 0xc0",
                 ],
                 netfilter: &[
                     "client's side: time exceeded service > client about (TCP S client > service, 0, 0 bytes, ttl 1; 20 bytes), ttl 64, may be cut, class 0xc0",
@@ -379,7 +379,7 @@ pub const REASONS: &[Reason] = &[
                 steps: &["SYN-ACK with TTL 1"],
                 worlds: PLAIN4,
                 balancerd: &[
-                    "backend's side: time exceeded box > backend about (TCP SA backend > peer, 0 ack 1, 0 bytes, ttl 1; 20 bytes), ttl 64",
+                    "backend's side: time exceeded box > backend about (TCP SA backend > peer, 0 ack 1, 0 bytes, ttl 1; 20 bytes), ttl 64, class 0xc0",
                 ],
                 netfilter: &[
                     "backend's side: time exceeded box > backend about (TCP SA backend > peer, 0 ack 1, 0 bytes, ttl 1; 20 bytes), ttl 64, may be cut, class 0xc0",
@@ -390,7 +390,7 @@ pub const REASONS: &[Reason] = &[
                 steps: &["SYN-ACK with TTL 1"],
                 worlds: MASQUERADED4,
                 balancerd: &[
-                    "backend's side: time exceeded peer > backend about (TCP SA backend > peer, 0 ack 1, 0 bytes, ttl 1; 20 bytes), ttl 64",
+                    "backend's side: time exceeded peer > backend about (TCP SA backend > peer, 0 ack 1, 0 bytes, ttl 1; 20 bytes), ttl 64, class 0xc0",
                 ],
                 netfilter: &[
                     "backend's side: time exceeded peer > backend about (TCP SA backend > peer, 0 ack 1, 0 bytes, ttl 1; 20 bytes), ttl 64, may be cut, class 0xc0",
@@ -401,7 +401,7 @@ pub const REASONS: &[Reason] = &[
                 steps: &["question"],
                 worlds: V4,
                 balancerd: &[
-                    "client's side: too big for 1400 service > client about (UDP client > service, 1400 bytes, ttl 64; 528 bytes), ttl 64",
+                    "client's side: too big for 1400 service > client about (UDP client > service, 1400 bytes, ttl 64; 528 bytes), ttl 64, class 0xc0",
                 ],
                 netfilter: &[
                     "client's side: too big for 1400 service > client about (UDP client > service, 1400 bytes, ttl 64; 528 bytes), ttl 64, may be cut, class 0xc0",
@@ -694,6 +694,19 @@ pub const REASONS: &[Reason] = &[
             worlds: V6,
             balancerd: &[],
             netfilter: &["backend's side: UDP peer+6 > backend, 13 bytes, 8 bytes of extensions"],
+        }],
+    },
+    Reason {
+        because: "a packet with segments left is not where it goes yet: balancerd leaves it to the kernel, which says so \
+             (RFC 8200, section 4.4); netfilter does not look",
+        differences: &[Difference {
+            sequence: "extension headers",
+            steps: &["a routing header of type 2 with a segment left"],
+            worlds: V6,
+            balancerd: &[
+                "client's side: parameter problem 0 at [0, 0, 0, 42] service > client about (UDP client+5 > service, 13 bytes, ttl 64, 24 bytes of extensions; 21 bytes), ttl 64",
+            ],
+            netfilter: &["backend's side: UDP peer+5 > backend, 13 bytes, 24 bytes of extensions"],
         }],
     },
     Reason {

@@ -13,7 +13,7 @@
 mod support;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -24,20 +24,20 @@ use balancer::datapath::compile::words;
 use balancer::datapath::flows::{FlowTable, Pass as Sweep, timeout};
 use balancer::datapath::kernel::Sizes;
 use balancer::datapath::memory::{InMemory, Memory};
-use balancer_common::checksum::fold;
 use balancer_common::family::{Family, V4, V6};
+use balancer_common::table::find;
 use balancer_common::table::flow::PRECISION;
-use balancer_common::table::state::{Phase, State};
+use balancer_common::table::state::Phase;
 use balancer_common::table::tick::Tick;
-use balancer_common::table::{Lines as _, find};
 use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use balancer_common::wire::protocol;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use support::engines::{Engines, Setting, visible};
+use support::engines::{Engines, Setting};
 use support::frame::{Frame, SYN, tcp, udp};
 use support::properties::ends;
+use support::table::connections;
 use support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE};
 
 const CASES: u32 = 10_000;
@@ -606,28 +606,7 @@ impl World {
 
     /// How many connections a table has, each of which the model knows.
     fn check_table<F: InMemory>(&self, table: &FlowTable<F>, half_open: &mut u64) -> usize {
-        let mut tuples = HashSet::new();
-        let mut originals = 0;
-        for flow in visible(table) {
-            assert!(tuples.insert(flow.tuple()), "two flows: {flow:?}");
-            assert!(std::ptr::eq(find(table, &flow.tuple()).unwrap(), flow));
-            let peer = find(table, &flow.peer()).unwrap_or_else(|| panic!("half: {flow:?}"));
-            assert_eq!(
-                (peer.is_reply(), peer.backend()),
-                (!flow.is_reply(), flow.backend())
-            );
-            // There and back again: the tuples, and what is added to transport checksums.
-            assert_eq!(peer.new_tuple().reversed(), flow.tuple());
-            let deltas = [flow, peer].map(|flow| u64::from(flow.new_ports().2));
-            assert_eq!(fold(deltas[0] + deltas[1]) % 0xffff, 0);
-            if flow.is_reply() {
-                continue;
-            }
-            originals += 1;
-            let (own, other) = (flow.meta().state(), peer.meta().state());
-            let is_half = !own.has(State::ESTABLISHED) && !other.has(State::ESTABLISHED);
-            *half_open += u64::from(is_half);
-        }
+        let originals = connections(table, half_open);
         for (who, known) in &self.known {
             if who.is_ipv4() == (F::VERSION == 4) {
                 let ip_protocol = SERVICES[who.service].protocol;
@@ -638,16 +617,6 @@ impl World {
                 assert_eq!(new, tuple(known.from, known.to, ip_protocol), "{who:?}");
             }
         }
-        assert_eq!(tuples.len(), 2 * originals);
-        assert_eq!(table.count(), originals as u64, "connections");
-        // One that was refused and that its client has replaced counts until its lines are given back.
-        let replaced = (0..table.geometry().lines()).filter_map(|index| table.line(index));
-        let replaced = replaced.filter(|line| {
-            let meta = line.meta();
-            meta.is_replaced() && !line.is_reply() && !meta.state().has(State::ESTABLISHED)
-        });
-        *half_open += replaced.count() as u64;
-        assert_eq!(table.count_half_open(), *half_open, "half-open ones");
         assert!(table.count() <= SIZES.connections.into());
         assert!(table.count_half_open() <= SIZES.half_open.into());
         originals

@@ -1,0 +1,31 @@
+//! Chance that comes again: the same for the same seed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `SplitMix64`.
+pub struct Chance(pub u64);
+
+impl Chance {
+    /// Below this.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % bound
+    }
+}
+
+/// `BALANCER_SEED`, else another one each time.
+pub fn seed() -> u64 {
+    std::env::var("BALANCER_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .subsec_nanos()
+                .into()
+        })
+}

@@ -55,6 +55,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     }
     let datapath = "[datapath]\ninterfaces = [\"eth0\", \"eth1\"]\n";
     seeds.push(format!("{datapath}{SERVICES}").into_bytes());
+    // As many ports as are compiled here.
+    let wide = SERVICES.replace("8000-8003", "10000-29000");
+    seeds.push(format!("{datapath}{wide}").into_bytes());
     seeds
 }
 

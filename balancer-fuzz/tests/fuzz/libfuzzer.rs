@@ -36,6 +36,10 @@ extern "C" fn callback(data: *const u8, length: usize) -> c_int {
 /// Asked for by an entry of `libfuzzer-sys` that is not used.
 // SAFETY: nothing else has the name.
 #[unsafe(no_mangle)]
+#[allow(
+    clippy::no_mangle_with_rust_abi,
+    reason = "it is declared with this one"
+)]
 fn rust_fuzzer_test_input(_: &[u8]) -> i32 {
     0
 }
@@ -52,7 +56,7 @@ pub fn run(name: &str, check: fn(&[u8])) {
         .chain(arguments)
         .map(|argument| CString::new(argument).unwrap())
         .collect();
-    let mut count = arguments.len() as c_int;
+    let mut count = c_int::try_from(arguments.len()).unwrap();
     let mut pointers: Vec<*mut c_char> = arguments
         .iter()
         .map(|argument| argument.as_ptr().cast_mut())

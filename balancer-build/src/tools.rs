@@ -42,6 +42,8 @@ pub struct Toolchain {
     pub rustc: PathBuf,
     /// The compiler's release, such as `1.95.0`.
     pub version: String,
+    /// What it compiles for unless told otherwise, such as `x86_64-unknown-linux-gnu`.
+    pub host: String,
     /// The compiler's root directory.
     pub sysroot: PathBuf,
 }
@@ -63,15 +65,17 @@ impl Toolchain {
             })
             .unwrap_or_else(|| PathBuf::from("rustc"));
         let about = output(Command::new(&rustc).arg("-vV"))?;
-        let version = about
-            .lines()
-            .find_map(|line| line.strip_prefix("release: "))
-            .ok_or_else(|| ToolchainError::Answer(rustc.clone(), about.clone()))?
-            .to_owned();
+        let field = |name: &str| {
+            let found = about.lines().find_map(|line| line.strip_prefix(name));
+            let found = found.ok_or_else(|| ToolchainError::Answer(rustc.clone(), about.clone()));
+            found.map(str::to_owned)
+        };
+        let (version, host) = (field("release: ")?, field("host: ")?);
         let sysroot = output(Command::new(&rustc).args(["--print", "sysroot"]))?;
         Ok(Self {
             cargo,
             version,
+            host,
             sysroot: PathBuf::from(sysroot.trim_end()),
             rustc,
         })

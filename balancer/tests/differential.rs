@@ -7,71 +7,16 @@
 
 mod support;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use balancer::config::FlowLookup;
 use balancer::datapath::kernel::Sizes;
 use balancer_common::verdict::Verdict;
-use support::chance::Chance;
+use support::chance::{Chance, seed};
 use support::engines::{Engines, Setting};
 use support::flows::connections;
-use support::frame::{SYN, checksum, tcp, udp};
+use support::frame::{SYN, answer, checksum, tcp, udp};
 use support::place::in_the_box;
 use support::variable::number;
-use support::{BACKEND_MAC, BACKEND_SIDE, CLIENT_SIDE};
-
-const SERVICES: &str = r#"
-[[service]]
-name = "web"
-listen = "192.0.2.10:80"
-protocol = "tcp"
-scheduler = "nth"
-  [[service.backend]]
-  address = "10.0.0.3:8080"
-  weight = 3
-  [[service.backend]]
-  address = "10.0.0.4:8080"
-  weight = 2
-[[service]]
-name = "transparent"
-listen = "192.0.2.10:8000-8003"
-protocol = "tcp"
-scheduler = "nth"
-source_nat = "none"
-  [[service.backend]]
-  address = "10.0.0.5"
-[[service]]
-name = "dns"
-listen = "*:53"
-protocol = "udp"
-scheduler = "nth"
-  [[service.backend]]
-  address = "10.0.0.6:5353"
-  [[service.backend]]
-  address = "10.0.0.7"
-[[service]]
-name = "web6"
-listen = "[2001:db8::10]:80"
-protocol = "tcp"
-scheduler = "nth"
-  [[service.backend]]
-  address = "[2001:db8:1::3]:8080"
-[[service]]
-name = "empty"
-listen = "192.0.2.10:81"
-protocol = "tcp"
-scheduler = "nth"
-  [[service.backend]]
-  address = "10.0.0.8:81"
-  weight = 0
-[[service]]
-name = "inside"
-listen = "*:8001"
-protocol = "tcp"
-interface = "eth1"
-  [[service.backend]]
-  address = "10.0.0.9"
-"#;
+use support::{BACKEND_MAC, BACKEND_SIDE, CLIENT_SIDE, SERVICES};
 
 /// Few clients with few ports, so that connections go through their whole life. Every client has ports of its
 /// own for every destination: a source port that is taken would be replaced by chance, and chance differs.
@@ -234,35 +179,9 @@ fn fix_header_checksum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// The frame that answers `frame`: addresses, ports and MACs swapped.
-fn answer(frame: &[u8]) -> Option<Vec<u8>> {
-    let mut answer = frame.to_vec();
-    let l3 = match (frame.get(12)?, frame.get(13)?) {
-        (8, 0) if frame[14] == 0x45 => (26, 4, 34),
-        (0x86, 0xdd) => (22, 16, 54),
-        _ => return None,
-    };
-    let (addresses, size, ports) = l3;
-    if frame.len() < ports + 4 {
-        return None;
-    }
-    answer[addresses..addresses + 2 * size].rotate_left(size);
-    answer[ports..ports + 4].rotate_left(2);
-    answer[..12].rotate_left(6);
-    Some(answer)
-}
-
 /// How many frames: `BALANCER_FRAMES`, else what is quick.
 fn frames() -> u64 {
     number("BALANCER_FRAMES").unwrap_or(100_000)
-}
-
-fn seed() -> u64 {
-    let chance = || {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.unwrap().subsec_nanos().into()
-    };
-    number("BALANCER_SEED").unwrap_or_else(chance)
 }
 
 #[test]

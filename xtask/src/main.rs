@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod demo;
+mod fuzz;
 mod kernels;
 mod lint;
 mod model;
@@ -17,8 +18,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::BenchArgs, demo::DemoArgs, kernels::KernelsArgs, model::ModelArgs, test::TestArgs,
-    workspace::Workspace,
+    bench::BenchArgs, demo::DemoArgs, fuzz::FuzzArgs, kernels::KernelsArgs, model::ModelArgs,
+    test::TestArgs, workspace::Workspace,
 };
 
 /// The project's own tasks.
@@ -44,6 +45,8 @@ enum Task {
     Ci,
     /// Runs the flow table's code under a model checker
     Model(ModelArgs),
+    /// Runs the fuzz targets under libFuzzer
+    Fuzz(FuzzArgs),
     /// Runs tests on other kernels, which qemu boots: Debian's, fetched into target/kernels
     Kernels(KernelsArgs),
     /// Measures the load balancer end to end, beside iptables, nft and plain routing
@@ -75,6 +78,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
             kernels::kernels(&workspace, &KernelsArgs::of(&["6.1", "7.2"]))
         }
         Task::Model(args) => model::model(&workspace, args),
+        Task::Fuzz(args) => fuzz::fuzz(&workspace, args),
         Task::Kernels(args) => kernels::kernels(&workspace, args),
         Task::Bench(args) => bench::bench(&workspace, args),
         Task::Demo(args) => demo::demo(&workspace, args),

@@ -1,6 +1,10 @@
-//! Chance that can be repeated.
+//! Chance that comes again: the same for the same seed.
 
-/// `SplitMix64`: the same numbers for the same seed.
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::variable::number;
+
+/// `SplitMix64`.
 pub struct Chance(pub u64);
 
 impl Chance {
@@ -12,4 +16,13 @@ impl Chance {
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (word ^ (word >> 31)) % bound
     }
+}
+
+/// `BALANCER_SEED`, else another one each time.
+pub fn seed() -> u64 {
+    let chance = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap().subsec_nanos().into()
+    };
+    number("BALANCER_SEED").unwrap_or_else(chance)
 }

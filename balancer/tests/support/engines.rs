@@ -1,6 +1,7 @@
 //! The pipeline in user space and the compiled program under `BPF_PROG_TEST_RUN`, given the same frames: verdict,
 //! bytes, counters and tables must be alike.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::Ordering;
@@ -116,6 +117,8 @@ pub struct Engines {
     pub memory: Memory,
     kernel: Option<Kernel>,
     ids: Ids,
+    /// By their text, all that were read.
+    configs: HashMap<String, Config>,
     /// What the kernel must have counted so far, boxes before this one included.
     pub stats: Stats,
     sizes: Sizes,
@@ -135,6 +138,7 @@ impl Engines {
             memory: Memory::new(Image::default(), 0, sizes).unwrap(),
             kernel: None,
             ids: Ids::default(),
+            configs: HashMap::new(),
             stats: Stats::default(),
             sizes,
             generation: 1,
@@ -218,9 +222,11 @@ impl Engines {
     /// Gives the box other services; what it knows of connections, backends and tickets stays.
     pub fn load(&mut self, services: &str, datapath: &str) {
         let text = format!("[datapath]\ninterfaces = [\"eth0\", \"eth1\"]\n{datapath}\n{services}");
-        let config = config::parse("test.toml", &text)
-            .unwrap_or_else(|errors| panic!("{}: {errors:?}", self.about));
-        let ids = self.ids.of(&config);
+        let config = self.configs.entry(text).or_insert_with_key(|text| {
+            config::parse("test.toml", text)
+                .unwrap_or_else(|errors| panic!("{}: {errors:?}", self.about))
+        });
+        let ids = self.ids.of(config);
         let source_ports = config.datapath.source_ports;
         let image = compile(1, &config.services, &ids, source_ports, |name| match name {
             "eth0" => Some(CLIENT_SIDE),

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 
 use balancer::datapath::flows::FlowTable;
+use balancer_common::checksum::fold;
 use balancer_common::family::Family;
 use balancer_common::table::flow::Flow;
+use balancer_common::table::state::State;
 use balancer_common::table::{Lines as _, find};
 
 /// Every flow, also when the number of connections is not that of these.
@@ -34,4 +36,29 @@ pub fn connections<F: Family>(table: &FlowTable<F>) -> Vec<[&Flow<F>; 2]> {
     }
     assert_eq!(tuples.len(), 2 * connections.len(), "two flows each");
     connections
+}
+
+/// How many connections there are; those that are half-open are added to `half_open`. The table must be whole, count itself as it
+/// is, and take back what it does to packets.
+pub fn counted<F: Family>(table: &FlowTable<F>, half_open: &mut u64) -> usize {
+    let connections = connections(table);
+    for [original, reply] in &connections {
+        // There and back again: the tuples, and what is added to transport checksums.
+        assert_eq!(reply.new_tuple().reversed(), original.tuple());
+        let deltas = [original, reply].map(|flow| u64::from(flow.new_ports().2));
+        assert_eq!(fold(deltas[0] + deltas[1]) % 0xffff, 0);
+        let (own, other) = (original.meta().state(), reply.meta().state());
+        let is_half = !own.has(State::ESTABLISHED) && !other.has(State::ESTABLISHED);
+        *half_open += u64::from(is_half);
+    }
+    assert_eq!(table.count(), connections.len() as u64, "connections");
+    // One that was refused and that its client has replaced counts until its lines are given back.
+    let replaced = (0..table.geometry().lines()).filter_map(|index| table.line(index));
+    let replaced = replaced.filter(|line| {
+        let meta = line.meta();
+        meta.is_replaced() && !line.is_reply() && !meta.state().has(State::ESTABLISHED)
+    });
+    *half_open += replaced.count() as u64;
+    assert_eq!(table.count_half_open(), *half_open, "half-open ones");
+    connections.len()
 }

@@ -369,6 +369,24 @@ impl Frame {
     }
 }
 
+/// The frame that answers `frame`: addresses, ports and MACs swapped.
+pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
+    let mut answer = frame.to_vec();
+    let l3 = match (frame.get(12)?, frame.get(13)?) {
+        (8, 0) if frame[14] == 0x45 => (26, 4, 34),
+        (0x86, 0xdd) => (22, 16, 54),
+        _ => return None,
+    };
+    let (addresses, size, ports) = l3;
+    if frame.len() < ports + 4 {
+        return None;
+    }
+    answer[addresses..addresses + 2 * size].rotate_left(size);
+    answer[ports..ports + 4].rotate_left(2);
+    answer[..12].rotate_left(6);
+    Some(answer)
+}
+
 /// The bytes of an address.
 pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {

@@ -34,3 +34,63 @@ pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
 /// there is none.
 pub const ROUTED: &str = "203.0.113.7:4000";
 pub const ROUTED6: &str = "[2001:db8:203::7]:4000";
+
+/// Services of every kind.
+pub const SERVICES: &str = r#"
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+protocol = "tcp"
+scheduler = "nth"
+  [[service.backend]]
+  address = "10.0.0.3:8080"
+  weight = 3
+  [[service.backend]]
+  address = "10.0.0.4:8080"
+  weight = 2
+[[service]]
+name = "transparent"
+listen = "192.0.2.10:8000-8003"
+protocol = "tcp"
+scheduler = "nth"
+source_nat = "none"
+  [[service.backend]]
+  address = "10.0.0.5"
+[[service]]
+name = "dns"
+listen = "*:53"
+protocol = "udp"
+scheduler = "nth"
+  [[service.backend]]
+  address = "10.0.0.6:5353"
+  [[service.backend]]
+  address = "10.0.0.7"
+[[service]]
+name = "web6"
+listen = "[2001:db8::10]:80"
+protocol = "tcp"
+scheduler = "nth"
+  [[service.backend]]
+  address = "[2001:db8:1::3]:8080"
+[[service]]
+name = "dns6"
+listen = "[2001:db8::10]:53"
+protocol = "udp"
+  [[service.backend]]
+  address = "[2001:db8:1::6]:5353"
+[[service]]
+name = "empty"
+listen = "192.0.2.10:81"
+protocol = "tcp"
+scheduler = "nth"
+  [[service.backend]]
+  address = "10.0.0.8:81"
+  weight = 0
+[[service]]
+name = "inside"
+listen = "*:8001"
+protocol = "tcp"
+interface = "eth1"
+  [[service.backend]]
+  address = "10.0.0.9"
+"#;

@@ -286,6 +286,16 @@ impl Vector {
         })
     }
 
+    /// The frames that come in, with the interface that they come by.
+    pub fn frames(&self) -> impl Iterator<Item = (u32, Vec<u8>)> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Frame {
+                interface, input, ..
+            } => Some((*interface, input.build())),
+            _ => None,
+        })
+    }
+
     /// Runs it, on both engines if both are there.
     fn run(&self, engines: &mut Engines) -> usize {
         engines.about = format!("{}: at the start", self.name);

@@ -168,7 +168,12 @@ impl Setup {
                 let (first, last) = plan::SOURCE_PORTS;
                 let own = format!("{} 65535", last + 1);
                 site.balancer.sysctl("net/ipv4/ip_local_port_range", &own)?;
-                let ports = format!("source_ports = \"{first}-{last}\"");
+                // Connections that are opened by one packet each are not to be taken for a flood.
+                let half_open = match task.service {
+                    Service::Datagrams => "\nmax_half_open = 262144",
+                    Service::Web => "",
+                };
+                let ports = format!("source_ports = \"{first}-{last}\"{half_open}");
                 let addresses = (1..=task.backends).map(plan::backend);
                 let daemon = Daemon::start(site, binaries, &ports, task.service, addresses)?;
                 Ok(Self::Balancerd(daemon))

@@ -5,7 +5,7 @@ use crate::hop::Hop;
 use crate::verdict::{Drop, VERDICTS};
 
 /// The version of everything that is pinned. A daemon that finds another one refuses; it never misreads.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// How many services can have an id: twice as many as a configuration may have, so that one may replace all of another.
 pub const MAX_SERVICES: u32 = 8192;

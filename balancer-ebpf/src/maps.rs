@@ -77,7 +77,7 @@ static IMAGE: ArrayOfMaps<Cells, 1> = ArrayOfMaps::new();
 #[btf_map]
 static PORTS: Shared<Word, { PORT_WORDS as usize }> = Shared::new();
 #[btf_map]
-static SCREEN: Array<Row, { ROWS as usize }> = Array::new();
+static SCREEN: Shared<Row, { ROWS as usize }> = Shared::new(); // nobody maps it, but so a row is a line of the cache
 #[btf_map]
 static GLOBALS: Array<Globals, 1> = Array::new();
 #[btf_map]

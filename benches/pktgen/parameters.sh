@@ -58,6 +58,7 @@ if [ $# -gt 0 ]; then
     if [ "$(value family "$1")" = 6 ]; then
         IP6=${IP6:-6}
     fi
+    [ -z "$(value fragment "$1")" ] || fail 2 "$1: pktgen sends whole packets"
     PKT_SIZE=${PKT_SIZE:-$(value frame_size "$1")}
     DEST_IP=${DEST_IP:-$(value destination "$1")}
     DST_MAC=${DST_MAC:-$(value destination_mac "$1")}

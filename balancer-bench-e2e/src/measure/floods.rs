@@ -23,7 +23,7 @@ const CONNECTIONS: u32 = 64;
 /// How many begin while it goes on, and how long each may take: as long as three repetitions of a SYN.
 const CLIENTS: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(8);
-/// How long it goes on before new connections begin: until whatever fills is full.
+/// How long after wrk new connections begin.
 const AHEAD: Duration = Duration::from_secs(1);
 
 /// Thousands of packets a second; the last is more than the generator can make.

@@ -217,7 +217,7 @@ pub struct HopId {
     pub generation: u16,
 }
 
-/// What is fixed of a flow beside its tuples and [its own word](Flow::fill): a register's worth.
+/// What is fixed of a flow beside its tuples and its own word: a register's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
     /// Whether it is the reply direction.

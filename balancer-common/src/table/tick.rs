@@ -21,8 +21,8 @@ impl Tick {
         if units == 0 { 1 } else { units }
     }
 
-    /// By how many units the clock of a CPU may be behind another's at most. Mostly it is none: the program reads the clock once
-    /// a jiffy, and when that begins, one CPU may read what the clock was before, for as long as the jiffy lasts.
+    /// By how many units a CPU may be behind what another has noted: a minute. It is a jiffy at most, for which the program takes
+    /// the clock for what it was; the more this is, the more of what is 52 days old is taken for new.
     const LAG: u32 = 1 << 16;
 
     /// Units from `earlier` to here; 0 when another CPU, whose clock is ahead, has noted `earlier`.
@@ -37,16 +37,10 @@ impl Tick {
         }
     }
 
-    /// Milliseconds from `earlier` to here; 0 when `earlier` is later, as the clocks of two CPUs may differ by a
-    /// unit.
+    /// The same in milliseconds.
     #[must_use]
     pub const fn milliseconds_since(self, earlier: Self) -> u64 {
-        let ticks = self.0.wrapping_sub(earlier.0);
-        if ticks > u32::MAX / 2 {
-            0
-        } else {
-            (ticks as u64 * 1_048_576) / 1_000_000
-        }
+        (self.units_since(earlier) as u64 * 1_048_576) / 1_000_000
     }
 }
 
@@ -67,6 +61,12 @@ mod tests {
         for (now, age) in ages {
             assert_eq!(Tick(now).units_since(noted), age, "{now}");
         }
+    }
+
+    #[test]
+    fn a_time_is_one_unit_at_least() {
+        assert_eq!(Tick::count(Duration::ZERO), 1);
+        assert_eq!(Tick::count(Duration::from_secs(2)), 1907);
     }
 
     #[test]

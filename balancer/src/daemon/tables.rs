@@ -281,7 +281,8 @@ impl Tables {
     fn link(&mut self, link: &Link) -> Result<(), KernelError> {
         let (name, index) = (&link.name, link.index);
         let attached: Vec<u32> = self.attached.values().copied().collect();
-        self.links.retain(|index, _| attached.contains(index));
+        self.links
+            .retain(|other, _| *other != index && attached.contains(other));
         let sockets = match &self.slow_path {
             Some(slow_path) => {
                 slow_path.retain(&attached);

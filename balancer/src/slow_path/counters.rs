@@ -46,6 +46,6 @@ pub struct Counters {
     pub expired: Counter,
     /// There were too many.
     pub overflowed: Counter,
-    /// The program could not be given them, or what it had noted could not be read.
+    /// The program could not be given them; or what it had noted could not be read, and these are in none of the others.
     pub failed: Counter,
 }

@@ -66,7 +66,7 @@ pub fn attach(
     };
     let mut reason = String::new();
     for (attempt, &mode) in modes.iter().enumerate() {
-        match attach_once(program, &pin, link.index, mode) {
+        match attach_once(program, &pin, link, mode) {
             Ok(()) => {
                 if attempt > 0 {
                     tracing::warn!(
@@ -116,7 +116,10 @@ fn pinned_program(pin: &Path) -> Option<u32> {
     Some(link.info().ok()?.program_id())
 }
 
-fn attach_once(program: &mut Xdp, pin: &Path, index: u32, mode: AyaMode) -> Result<(), String> {
+/// No driver takes an MTU that is larger, for what is no program of many buffers.
+const PAGE: u32 = 3400;
+
+fn attach_once(program: &mut Xdp, pin: &Path, link: &Link, mode: AyaMode) -> Result<(), String> {
     let text = |error: ProgramError| {
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
@@ -126,7 +129,16 @@ fn attach_once(program: &mut Xdp, pin: &Path, index: u32, mode: AyaMode) -> Resu
         }
         text
     };
-    let id = program.attach_to_if_index(index, mode).map_err(text)?;
+    let id = program
+        .attach_to_if_index(link.index, mode)
+        .map_err(|error| match mode {
+            AyaMode::Driver if link.mtu > PAGE => format!(
+                "{}; natively a program takes no packet of more than a page, some 3,500 bytes: make the MTU of {} smaller, or set `xdp_mode = \"generic\"`",
+                text(error),
+                link.mtu,
+            ),
+            _ => text(error),
+        })?;
     let link = program.take_link(id).map_err(text)?;
     let link: FdLink = link
         .try_into()

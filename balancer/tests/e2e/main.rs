@@ -20,6 +20,7 @@ mod refusals;
 mod reload;
 mod schedule;
 mod site;
+mod stream;
 #[path = "../support/mod.rs"]
 mod support;
 mod tcp;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Each program, and Debian's package for it.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
@@ -25,6 +25,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("wrk", "wrk"),
+    ("iperf3", "iperf3"),
     ("iptables-legacy", "iptables"),
     ("nft", "nftables"),
     ("ps", "procps"),

@@ -29,7 +29,7 @@ pub struct Budget {
 /// The length of that span, in bits of nanoseconds: 134 milliseconds.
 const SPAN: u32 = 27;
 
-/// How many packets there may be whose senders are told: a flood of them costs the CPU less than one per cent of its time.
+/// How many packets there may be whose senders are told: 2,000 a second.
 const TOLD: u64 = 256;
 
 /// How many there may be of each other kind: 8,000 a second. Each costs the daemon some microseconds.

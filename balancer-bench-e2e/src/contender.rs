@@ -9,7 +9,7 @@ use balancer_lab::Host;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::{Binaries, Daemon};
+use crate::daemon::{Binaries, Daemon, many_ports};
 use crate::ends::{Beside, Origin};
 use crate::plan;
 use crate::site::Site;
@@ -164,18 +164,13 @@ impl Setup {
     ) -> anyhow::Result<Self> {
         match contender {
             Contender::Balancerd => {
-                // As many source ports as masquerade may take.
-                let (first, last) = plan::SOURCE_PORTS;
-                let own = format!("{} 65535", last + 1);
-                site.balancer.sysctl("net/ipv4/ip_local_port_range", &own)?;
-                // Connections that are opened by one packet each are not to be taken for a flood.
-                let half_open = match task.service {
-                    Service::Datagrams => "\nmax_half_open = 262144",
-                    Service::Web => "",
-                };
-                let ports = format!("source_ports = \"{first}-{last}\"{half_open}");
+                let mut lines = many_ports(site)?;
+                if task.service == Service::Datagrams {
+                    // Connections that are opened by one packet each are not to be taken for a flood.
+                    lines += "\nmax_half_open = 262144";
+                }
                 let addresses = (1..=task.backends).map(plan::backend);
-                let daemon = Daemon::start(site, binaries, &ports, task.service, addresses)?;
+                let daemon = Daemon::start(site, binaries, &lines, task.service, addresses)?;
                 Ok(Self::Balancerd(daemon))
             }
             Contender::Iptables => {

@@ -28,6 +28,15 @@ pub struct Binaries {
     pub directory: PathBuf,
 }
 
+/// The line for `[datapath]` that gives source NAT as many ports as masquerade may take: the box's own connections, which have
+/// others then, need few.
+pub fn many_ports(site: &Site) -> anyhow::Result<String> {
+    let (first, last) = plan::SOURCE_PORTS;
+    let own = format!("{} 65535", last + 1);
+    site.balancer.sysctl("net/ipv4/ip_local_port_range", &own)?;
+    Ok(format!("source_ports = \"{first}-{last}\""))
+}
+
 /// The daemon. Dropped, it is ended.
 pub struct Daemon {
     /// Ended when this is dropped.

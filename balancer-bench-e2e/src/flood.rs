@@ -17,6 +17,11 @@ const LONGEST: &str = "60s";
 /// How long it may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The ports that packets come from.
+const PORTS: &str = "1024-65535";
+/// As small as they can be.
+const SMALL: &str = "frame_size = 60";
+
 /// What comes.
 #[derive(Clone, Copy)]
 pub enum Kind {
@@ -48,32 +53,30 @@ impl Flood {
         kind: Kind,
         thousands: u32,
     ) -> anyhow::Result<Self> {
-        // Fragments of one source would be taken for those of one packet.
-        let frames = match kind {
-            Kind::Impossible => {
-                "mode = \"established\"\nsource_ports = \"1024-65535\"\nframe_size = 60"
-            }
-            Kind::Syns => "mode = \"new\"\nsource_ports = \"1024-65535\"\nframe_size = 60",
-            Kind::First => {
-                "mode = \"established\"\nsource_ports = \"1024-1024\"\nframe_size = 66\nfragment = \"first\"\nflows = 131070"
-            }
-            Kind::Later => {
-                "mode = \"established\"\nsource_ports = \"1024-1024\"\nframe_size = 66\nfragment = \"later\"\nflows = 131070"
-            }
+        let network = u32::from(plan::CLIENTS);
+        let last = network | !plan::mask(plan::CLIENTS_PREFIX);
+        let clients = format!(
+            "{}-{}",
+            Ipv4Addr::from(network + 1),
+            Ipv4Addr::from(last - 1)
+        );
+        // Fragments of one source would be taken for those of one packet: each comes from an address of its own.
+        let fragment = |which| {
+            let flows = last - network - 1;
+            let more = format!("frame_size = 66\nfragment = \"{which}\"\nflows = {flows}");
+            ("established", clients.clone(), "1024-1024", more)
         };
-        let (first, last) = if matches!(kind, Kind::Impossible) {
-            (to, to)
-        } else {
-            let network = u32::from(plan::CLIENTS);
-            let last = network | !plan::mask(plan::CLIENTS_PREFIX);
-            (Ipv4Addr::from(network + 1), Ipv4Addr::from(last - 1))
+        let (mode, source, ports, keys) = match kind {
+            Kind::Impossible => ("established", format!("{to}-{to}"), PORTS, SMALL.to_owned()),
+            Kind::Syns => ("new", clients, PORTS, SMALL.to_owned()),
+            Kind::First => fragment("first"),
+            Kind::Later => fragment("later"),
         };
         let text = format!(
-            "name = \"flood\"\nfamily = 4\nprotocol = \"tcp\"\n{frames}\n\
-             destination_mac = \"{}\"\nsource = \"{first}-{last}\"\ndestination = \"{}\"\n\
-             destination_port = {}\nrate = {}\nduration = \"{LONGEST}\"\n",
+            "name = \"flood\"\nfamily = 4\nprotocol = \"tcp\"\nmode = \"{mode}\"\n\
+             destination_mac = \"{}\"\nsource = \"{source}\"\ndestination = \"{to}\"\n\
+             source_ports = \"{ports}\"\ndestination_port = {}\n{keys}\nrate = {}\nduration = \"{LONGEST}\"\n",
             site.balancer.mac("eth0")?,
-            to,
             plan::WEB_PORT,
             u64::from(thousands) * 1000,
         );

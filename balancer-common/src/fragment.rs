@@ -12,13 +12,13 @@
 use crate::family::{Family, V4, V6};
 use crate::packet::Packet;
 use crate::parse::{self, Headers};
-use crate::pipeline::{SHORT, forward_known, next_hop, patient, too_big};
+use crate::pipeline::{SHORT, Stage, forward_known, next_hop, patient, too_big};
 use crate::table::find;
 use crate::table::tick::Tick;
 use crate::tables::Tables;
 use crate::tuple::{PortsProtocol, Tuple};
 use crate::verdict::{Drop, Exit, Pass, Punt, Way};
-use crate::wire::{ETHERNET, ethertype};
+use crate::wire::ETHERNET;
 
 /// Which datagram a fragment is of. RFC 791, section 3.2, takes the protocol to it, RFC 8200, section 4.5, does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,29 +148,26 @@ impl<F: Family> Fragment<F> {
     }
 }
 
-/// Decides what a fragment gets, of which [`crate::pipeline::decide`] has said that it is one, and rewrites it if it is to be
-/// sent on.
-///
-/// # Errors
-/// Why it is not sent on.
-#[inline(always)]
-pub fn decide<P: Packet, T: Tables<V4> + Tables<V6>>(
-    packet: &mut P,
-    tables: &T,
-    interface: u32,
-) -> Result<Way, Exit> {
-    let l2 = parse::ethernet(packet)?;
-    match l2.ethertype {
-        ethertype::IPV4 => Tables::<V4>::forward_fragment(tables, packet, interface, l2.l3),
-        ethertype::IPV6 => Tables::<V6>::forward_fragment(tables, packet, interface, l2.l3),
-        _ => Err(Pass::NotIp.into()),
+/// Decides about packets of which [`Whole`](crate::pipeline::Whole) has said that they are fragments.
+#[derive(Debug)]
+pub struct Fragments;
+
+impl Stage for Fragments {
+    #[inline(always)]
+    fn forward<F: Family, P: Packet, T: Tables<F>>(
+        packet: &mut P,
+        tables: &T,
+        interface: u32,
+        l3: usize,
+    ) -> Result<Way, Exit> {
+        tables.forward_fragment(packet, interface, l3)
     }
 }
 
 /// The way of a fragment whose network header is at `l3`.
 ///
 /// # Errors
-/// As above.
+/// Why it is not sent on.
 #[inline(always)]
 pub fn forward<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,

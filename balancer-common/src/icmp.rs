@@ -6,17 +6,16 @@
 //! that one's sender knows it. It changes nothing of the connection, and is no sign of life.
 
 use crate::checksum::{self, TTL_DECREMENT, fold, replace};
-use crate::family::{Family, V4, V6};
+use crate::family::Family;
 use crate::hop::Hop;
 use crate::packet::Packet;
-use crate::parse;
-use crate::pipeline::next_hop;
+use crate::pipeline::{Stage, next_hop};
 use crate::table::find;
 use crate::table::flow::Flow;
 use crate::tables::Tables;
 use crate::tuple::{PortsProtocol, Tuple};
 use crate::verdict::{Drop, Exit, Pass, Way};
-use crate::wire::{ETHERNET, ethertype, protocol, put, tcp, u16_at, u32_at, udp};
+use crate::wire::{ETHERNET, protocol, put, tcp, u16_at, u32_at, udp};
 
 /// The length of an error's header: type, code, checksum and four bytes by type.
 pub const LENGTH: usize = 8;
@@ -55,42 +54,29 @@ pub struct Quoted<F: Family> {
     pub l4: usize,
 }
 
-/// Decides what a packet gets, of which [`crate::pipeline::decide`] has said that it is neither TCP nor UDP, and rewrites it
-/// if it is to be sent on.
-///
-/// # Errors
-/// Why it is not sent on: [`Pass::OtherProtocol`] for what is no error about a connection.
-#[inline(always)]
-pub fn decide<P: Packet, T: Tables<V4> + Tables<V6>>(
-    packet: &mut P,
-    tables: &T,
-    interface: u32,
-) -> Result<Way, Exit> {
-    let l2 = parse::ethernet(packet)?;
-    match l2.ethertype {
-        ethertype::IPV4 => forward::<V4, P, T>(packet, tables, interface, l2.l3),
-        ethertype::IPV6 => forward::<V6, P, T>(packet, tables, interface, l2.l3),
-        _ => Err(Pass::NotIp.into()),
-    }
-}
+/// Decides about packets of which [`Whole`](crate::pipeline::Whole) has said that they are neither TCP nor UDP:
+/// [`Pass::OtherProtocol`] for what is no error about a connection.
+#[derive(Debug)]
+pub struct Errors;
 
-/// The way of an ICMP packet whose network header is at `l3`.
-#[inline(always)]
-fn forward<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    interface: u32,
-    l3: usize,
-) -> Result<Way, Exit> {
-    let quote: Quote<F> = read(packet, l3)?;
-    let flow = find(tables, &quote.tuple).ok_or(Pass::OtherProtocol)?;
-    let hop = next_hop(tables, interface, flow);
-    if !hop.is_known() {
-        return Err(Drop::NoNextHop.into());
+impl Stage for Errors {
+    #[inline(always)]
+    fn forward<F: Family, P: Packet, T: Tables<F>>(
+        packet: &mut P,
+        tables: &T,
+        interface: u32,
+        l3: usize,
+    ) -> Result<Way, Exit> {
+        let quote: Quote<F> = read(packet, l3)?;
+        let flow = find(tables, &quote.tuple).ok_or(Pass::OtherProtocol)?;
+        let hop = next_hop(tables, interface, flow);
+        if !hop.is_known() {
+            return Err(Drop::NoNextHop.into());
+        }
+        rewrite(packet, l3, &quote, flow, &hop)?;
+        // Not counted with the flow's own: they may come on any CPU.
+        Ok(Way::by(&hop, interface))
     }
-    rewrite(packet, l3, &quote, flow, &hop)?;
-    // Not counted with the flow's own: they may come on any CPU.
-    Ok(Way::by(&hop, interface))
 }
 
 /// Reads an error and what it quotes.

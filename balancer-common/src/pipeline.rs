@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! packet ──► parse ──► flow lookup ──hit──► advance state ──► next hop ──► rewrite ──► out
-//!                          │ miss                 ▲
-//!                          ▼                      │
-//!                       service ► schedule ► claim both tuples        every exit is a Verdict with a named reason
+//!              │           │ miss                     ▲
+//!              │           ▼                          │
+//!              │        service ► screen ► schedule ► claim both tuples     every exit is a Verdict with a named reason
+//!              ▼
+//!           fragment, ICMP error: another stage decides
 //! ```
 
 use crate::family::{Family, V4, V6};
-use crate::fragment;
+use crate::fragment::Fragments;
 use crate::hop::{self, Hop};
-use crate::icmp;
+use crate::icmp::Errors;
 use crate::nat;
 use crate::open::Opening;
 use crate::packet::Packet;
@@ -31,23 +33,40 @@ pub fn process<P: Packet, T: Tables<V4> + Tables<V6>>(
     tables: &T,
     interface: u32,
 ) -> Verdict {
-    let decision = decide(packet, tables, interface);
+    let decision = decide::<Whole, P, T>(packet, tables, interface);
     match decision.map_err(Part::after) {
-        Err(Some(Part::Fragments)) => fragment::decide(packet, tables, interface),
-        Err(Some(Part::Errors)) => icmp::decide(packet, tables, interface),
+        Err(Some(Part::Fragments)) => decide::<Fragments, P, T>(packet, tables, interface),
+        Err(Some(Part::Errors)) => decide::<Errors, P, T>(packet, tables, interface),
         _ => decision,
     }
     .into()
 }
 
-/// What goes on with the packets that [`decide`] leaves to it. In the kernel each is a program of its own: one stack has no
-/// room for all.
+/// What decides about packets of a kind. In the kernel each is a program of its own: one stack has no room for all.
+pub trait Stage {
+    /// The way of an IP packet whose network header is at `l3`.
+    ///
+    /// # Errors
+    /// Why it is not sent on.
+    fn forward<F: Family, P: Packet, T: Tables<F>>(
+        packet: &mut P,
+        tables: &T,
+        interface: u32,
+        l3: usize,
+    ) -> Result<Way, Exit>;
+}
+
+/// Decides about whole packets of TCP and UDP, which are nearly all, and leaves others to a [`Part`].
+#[derive(Debug)]
+pub struct Whole;
+
+/// The number of a stage that goes on with packets that [`Whole`] leaves to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Part {
-    /// [`fragment::decide`].
+    /// [`Fragments`].
     Fragments,
-    /// [`icmp::decide`].
+    /// [`Errors`].
     Errors,
 }
 
@@ -55,7 +74,7 @@ impl Part {
     /// Each, by its number.
     pub const ALL: [Self; 2] = [Self::Fragments, Self::Errors];
 
-    /// The one that goes on with a packet that got `exit` from [`decide`].
+    /// The one that goes on with a packet that got `exit` from [`Whole`].
     #[inline(always)]
     #[must_use]
     pub fn after(exit: Exit) -> Option<Self> {
@@ -69,35 +88,35 @@ impl Part {
     }
 }
 
-/// The way of most packets, for an engine that has no use for the reason's name: a number is one word. Others are left to a
-/// [`Part`].
+/// What a packet gets from one stage, for an engine that has no use for the reason's name: a number is one word.
 ///
 /// # Errors
 /// Why the packet is not sent on.
 #[inline(always)]
-pub fn decide<P: Packet, T: Tables<V4> + Tables<V6>>(
+pub fn decide<S: Stage, P: Packet, T: Tables<V4> + Tables<V6>>(
     packet: &mut P,
     tables: &T,
     interface: u32,
 ) -> Result<Way, Exit> {
     let l2 = parse::ethernet(packet)?;
     match l2.ethertype {
-        ethertype::IPV4 => forward::<V4, P, T>(packet, tables, interface, l2.l3),
-        ethertype::IPV6 => forward::<V6, P, T>(packet, tables, interface, l2.l3),
+        ethertype::IPV4 => S::forward::<V4, P, T>(packet, tables, interface, l2.l3),
+        ethertype::IPV6 => S::forward::<V6, P, T>(packet, tables, interface, l2.l3),
         _ => Err(Pass::NotIp.into()),
     }
 }
 
-/// The way of an IP packet.
-#[inline(always)]
-fn forward<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    interface: u32,
-    l3: usize,
-) -> Result<Way, Exit> {
-    let headers: Headers<F> = parse::headers(packet, l3)?;
-    patient(tables, forward_known(packet, tables, interface, &headers))
+impl Stage for Whole {
+    #[inline(always)]
+    fn forward<F: Family, P: Packet, T: Tables<F>>(
+        packet: &mut P,
+        tables: &T,
+        interface: u32,
+        l3: usize,
+    ) -> Result<Way, Exit> {
+        let headers: Headers<F> = parse::headers(packet, l3)?;
+        patient(tables, forward_known(packet, tables, interface, &headers))
+    }
 }
 
 /// What a packet gets for which there is no way: somebody may wait for one.

@@ -18,9 +18,10 @@ use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use balancer_common::pipeline::{self, Part};
+use balancer_common::fragment::Fragments;
+use balancer_common::icmp::Errors;
+use balancer_common::pipeline::{self, Part, Stage, Whole};
 use balancer_common::verdict::{Exit, Way};
-use balancer_common::{fragment, icmp};
 
 use crate::maps::Maps;
 use crate::packet::Frame;
@@ -32,11 +33,7 @@ use crate::packet::Frame;
 )]
 #[xdp]
 fn balancer(context: XdpContext) -> u32 {
-    let tables = Maps {
-        context: context.as_ptr(),
-    };
-    let interface = context.ingress_ifindex() as u32;
-    let decision = pipeline::decide(&mut Frame::new(&context), &tables, interface);
+    let decision = decide::<Whole>(&context);
     if let Err(exit) = decision
         && let Some(part) = Part::after(exit)
     {
@@ -54,12 +51,7 @@ fn balancer(context: XdpContext) -> u32 {
 )]
 #[xdp]
 fn fragments(context: XdpContext) -> u32 {
-    let tables = Maps {
-        context: context.as_ptr(),
-    };
-    let interface = context.ingress_ifindex() as u32;
-    let decision = fragment::decide(&mut Frame::new(&context), &tables, interface);
-    act(&context, decision)
+    act(&context, decide::<Fragments>(&context))
 }
 
 /// [`Part::Errors`].
@@ -69,12 +61,17 @@ fn fragments(context: XdpContext) -> u32 {
 )]
 #[xdp]
 fn errors(context: XdpContext) -> u32 {
+    act(&context, decide::<Errors>(&context))
+}
+
+/// What the frame gets from one stage.
+#[inline(always)]
+fn decide<S: Stage>(context: &XdpContext) -> Result<Way, Exit> {
     let tables = Maps {
         context: context.as_ptr(),
     };
     let interface = context.ingress_ifindex() as u32;
-    let decision = icmp::decide(&mut Frame::new(&context), &tables, interface);
-    act(&context, decision)
+    pipeline::decide::<S, _, _>(&mut Frame::new(context), &tables, interface)
 }
 
 #[btf_map]

@@ -6,15 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::ensure;
-use balancer_lab::{Host, Nginx, WebConfig};
+use balancer_lab::Host;
 
-use super::{Bench, Case, Value, figure};
+use super::{Bench, Case, Value, figure, web_site};
 use crate::contender::{Contender, Service, Setup, Task};
 use crate::flood::{Flood, Kind};
 use crate::interrupt;
 use crate::plan;
 use crate::results::{Better, Figure};
-use crate::site::Site;
 use crate::wrk;
 
 const BACKENDS: u32 = 3;
@@ -83,16 +82,7 @@ pub fn cases() -> Vec<Case> {
 pub fn sample(bench: &Bench, (contender, rate): Case) -> anyhow::Result<Vec<Value>> {
     let mut values = Vec::new();
     for (index, (kind, ..)) in KINDS.into_iter().enumerate() {
-        let site = Site::build()?;
-        for number in 1..=BACKENDS {
-            site.server
-                .address("lo", &format!("{}/32", plan::backend(number)))?;
-        }
-        let web = WebConfig {
-            log: false,
-            ..WebConfig::default()
-        };
-        let _nginx = Nginx::start(&site.server, &web)?;
+        let (site, _nginx) = web_site(BACKENDS)?;
         let task = Task {
             backends: BACKENDS,
             service: Service::Web,

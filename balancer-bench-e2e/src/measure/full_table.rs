@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use balancer_lab::{Nginx, WebConfig};
 
-use super::{Bench, Case, Value, figure};
+use super::{Bench, Case, Value, figure, web_site};
 use crate::contender::{Contender, Service};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, many_ports};
 use crate::flood::{Flood, Kind};
 use crate::interrupt;
 use crate::plan;
 use crate::results::{Better, Figure};
-use crate::site::Site;
 use crate::wrk;
 
 /// Connections that ask all the time, and idle ones beside them: all that the table takes.
@@ -57,18 +55,8 @@ pub fn cases() -> Vec<Case> {
 }
 
 pub fn sample(bench: &Bench, rate: u32) -> anyhow::Result<Vec<Value>> {
-    let site = Site::build()?;
-    site.server
-        .address("lo", &format!("{}/32", plan::backend(1)))?;
-    let web = WebConfig {
-        log: false,
-        ..WebConfig::default()
-    };
-    let _nginx = Nginx::start(&site.server, &web)?;
-    let (first, last) = plan::SOURCE_PORTS;
-    let own = format!("{} 65535", last + 1);
-    site.balancer.sysctl("net/ipv4/ip_local_port_range", &own)?;
-    let lines = format!("source_ports = \"{first}-{last}\"\nmax_connections = {ALL}");
+    let (site, _nginx) = web_site(1)?;
+    let lines = many_ports(&site)? + &format!("\nmax_connections = {ALL}");
     let backends = [plan::backend(1)].into_iter();
     let daemon = Daemon::start(&site, &bench.binaries, &lines, Service::Web, backends)?;
     bench.cpus.settle()?;

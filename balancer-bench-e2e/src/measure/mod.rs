@@ -10,6 +10,7 @@ mod rounds;
 mod start;
 mod web;
 
+use balancer_lab::{Nginx, WebConfig};
 use clap::ValueEnum;
 
 use crate::contender::{Contender, Setup, Task};
@@ -17,6 +18,7 @@ use crate::cpus::Cpus;
 use crate::daemon::Binaries;
 use crate::ends::{Ends, Way};
 use crate::frame::Flow;
+use crate::plan;
 use crate::results::{Better, Figure};
 use crate::site::Site;
 
@@ -148,9 +150,24 @@ impl Stage {
     }
 }
 
+/// A site whose server has so many backends, each of which nginx serves a small page for. To be dropped after nginx.
+fn web_site(backends: u32) -> anyhow::Result<(Site, Nginx)> {
+    let site = Site::build()?;
+    for number in 1..=backends {
+        let address = format!("{}/32", plan::backend(number));
+        site.server.address("lo", &address)?;
+    }
+    let web = WebConfig {
+        log: false,
+        ..WebConfig::default()
+    };
+    let nginx = Nginx::start(&site.server, &web)?;
+    Ok((site, nginx))
+}
+
 /// The first so many flows to where a contender is asked.
 fn flows(contender: Contender, count: u32) -> Vec<Flow> {
-    let destination = (contender.destination(), crate::plan::PORT);
+    let destination = (contender.destination(), plan::PORT);
     (0..count)
         .map(|index| Flow::new(index, destination))
         .collect()

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use balancer_lab::{Nginx, WebConfig};
 
-use super::{Bench, Value, figure};
+use super::{Bench, Value, figure, web_site};
 use crate::contender::{Contender, Service, Setup, Task};
-use crate::plan;
 use crate::results::{Better, Figure};
-use crate::site::Site;
 use crate::wrk;
 
 const BACKENDS: u32 = 3;
@@ -50,16 +47,7 @@ pub fn figures() -> Vec<Figure> {
 }
 
 pub fn sample(bench: &Bench, contender: Contender) -> anyhow::Result<Vec<Value>> {
-    let site = Site::build()?;
-    for number in 1..=BACKENDS {
-        site.server
-            .address("lo", &format!("{}/32", plan::backend(number)))?;
-    }
-    let web = WebConfig {
-        log: false,
-        ..WebConfig::default()
-    };
-    let _nginx = Nginx::start(&site.server, &web)?;
+    let (site, _nginx) = web_site(BACKENDS)?;
     let task = Task {
         backends: BACKENDS,
         service: Service::Web,

@@ -116,7 +116,7 @@ fn pinned_program(pin: &Path) -> Option<u32> {
     Some(link.info().ok()?.program_id())
 }
 
-/// No driver takes an MTU that is larger, for what is no program of many buffers.
+/// From about this MTU on drivers may natively take only programs of many buffers (`xdp.frags`): a packet has to fit into a page.
 const PAGE: u32 = 3400;
 
 fn attach_once(program: &mut Xdp, pin: &Path, link: &Link, mode: AyaMode) -> Result<(), String> {
@@ -133,7 +133,7 @@ fn attach_once(program: &mut Xdp, pin: &Path, link: &Link, mode: AyaMode) -> Res
         .attach_to_if_index(link.index, mode)
         .map_err(|error| match mode {
             AyaMode::Driver if link.mtu > PAGE => format!(
-                "{}; natively a program takes no packet of more than a page, some 3,500 bytes: make the MTU of {} smaller, or set `xdp_mode = \"generic\"`",
+                "{}; natively a packet may have to fit into a page, some 3,500 bytes of it: make the MTU of {} smaller, or set `xdp_mode = \"generic\"`",
                 text(error),
                 link.mtu,
             ),

@@ -184,7 +184,7 @@ impl<'a> Complaint<'a> {
                     Told::TooBig(mtu) => Icmpv6Type::PacketTooBig { mtu: mtu.into() },
                 };
                 let builder =
-                    PacketBuilder::ip(self.network_header(source, IpDscp::CS0)?).icmpv6(error);
+                    PacketBuilder::ip(self.network_header(source, CONTROL)?).icmpv6(error);
                 let quote = self.quote(LONGEST_V6 - HEADERS_V6);
                 builder.write(&mut answer, quote).ok()?;
             }
@@ -201,6 +201,7 @@ impl<'a> Complaint<'a> {
         Some([source, destination, rest].concat())
     }
 
+    /// `dscp` is for IPv4: over IPv6 nothing asks for one.
     fn network_header(&self, source: IpAddr, dscp: IpDscp) -> Option<IpHeaders> {
         match (source, self.source) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

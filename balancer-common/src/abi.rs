@@ -82,6 +82,8 @@ pub mod map {
     pub const PROGRAMS: &str = "PROGRAMS";
     /// The sockets of the slow path. Not pinned: they end with the daemon.
     pub const SOCKETS: &str = "SOCKETS";
+    /// How many packets of a [kind](super::budget) the program may hand over in a span on each CPU. Not pinned.
+    pub const BUDGETS: &str = "BUDGETS";
     /// [`crate::hop::HopCell`] by number.
     pub const HOPS: &str = "HOPS";
     /// The current [`crate::image`], an array in an array of one.
@@ -166,6 +168,20 @@ pub struct Note {
     pub verdict: u32,
     /// Of one that is too big: how big it may be, in bytes from the network header on.
     pub mtu: u32,
+}
+
+/// How many packets go to the slow path: so many of a kind on each CPU within a span of time.
+pub mod budget {
+    use crate::verdict::Punt;
+
+    /// The kind of those whose senders are told.
+    pub const TOLD: u32 = 0;
+    /// The first of the kinds of those that are handed over for a [`Punt`], in the order of [`Punt::ALL`].
+    pub const PUNTED: u32 = 1;
+    /// How many kinds there are.
+    pub const KINDS: usize = PUNTED as usize + Punt::ALL.len();
+    /// The length of the span, in bits of nanoseconds: 134 milliseconds.
+    pub const SPAN_BITS: u32 = 27;
 }
 
 /// The way to a backend.

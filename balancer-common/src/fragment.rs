@@ -15,7 +15,7 @@ use crate::parse::{self, Headers};
 use crate::pipeline::{SHORT, Stage, forward_known, next_hop, patient, too_big};
 use crate::table::find;
 use crate::table::tick::Tick;
-use crate::tables::Tables;
+use crate::tables::{Reception, Tables};
 use crate::tuple::{PortsProtocol, Tuple};
 use crate::verdict::{Drop, Exit, Pass, Punt, Way};
 use crate::wire::ETHERNET;
@@ -287,10 +287,11 @@ fn follow<F: Family, P: Packet, T: Tables<F>>(
 
 /// A fragment that comes before its time.
 #[inline(always)]
-fn early<F: Family, T: Tables<F>>(tables: &T, otherwise: Exit) -> Exit {
-    if tables.takes(Punt::Fragment) {
-        Punt::Fragment.into()
-    } else {
-        otherwise
+fn early<F: Family, T: Tables<F>>(tables: &T, without: Exit) -> Exit {
+    match tables.offer(Punt::Fragment) {
+        Reception::Taken => Punt::Fragment.into(),
+        // Neither the kernel is to have what is too much for the daemon.
+        Reception::Full => Drop::FragmentOrphan.into(),
+        Reception::Nobody => without,
     }
 }

@@ -21,7 +21,7 @@ use crate::table::find;
 use crate::table::flow::{Flow, HopId, Meta};
 use crate::table::state;
 use crate::table::touch::{Touched, is_settled};
-use crate::tables::Tables;
+use crate::tables::{Reception, Tables};
 use crate::verdict::{Drop, Exit, Pass, Punt, Verdict, Way};
 use crate::wire::{ethertype, tcp};
 
@@ -126,11 +126,17 @@ pub(crate) fn patient<F: Family, T: Tables<F>>(
     result: Result<Way, Exit>,
 ) -> Result<Way, Exit> {
     match result {
-        Err(exit) if exit == Drop::NoNextHop.into() && tables.takes(Punt::NextHop) => {
+        Err(exit) if exit == Drop::NoNextHop.into() && takes(tables, Punt::NextHop) => {
             Err(Punt::NextHop.into())
         }
         result => result,
     }
+}
+
+/// Whether the slow path takes a packet.
+#[inline(always)]
+pub(crate) fn takes<F: Family, T: Tables<F>>(tables: &T, reason: Punt) -> bool {
+    tables.offer(reason) == Reception::Taken
 }
 
 /// The way of a packet whose headers are known.
@@ -169,7 +175,7 @@ pub(crate) fn too_big<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     l3: usize,
 ) -> Exit {
-    if F::may_be_cut(packet, l3) && tables.takes(Punt::TooBig) {
+    if F::may_be_cut(packet, l3) && takes(tables, Punt::TooBig) {
         Punt::TooBig.into()
     } else {
         Drop::TooBig.into()

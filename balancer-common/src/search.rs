@@ -5,6 +5,7 @@
 //! what it found, and gives the packet to the program again. So nobody is refused as long as a port is free.
 
 use crate::family::{Family, V4, V6};
+use crate::pipeline::takes;
 use crate::table::enter::{Connection, SourcePorts};
 use crate::table::tick::Tick;
 use crate::tables::Tables;
@@ -74,7 +75,7 @@ pub fn ask<F: Family, T: Tables<F>>(
         };
         return Ok(());
     }
-    if !tables.takes(Punt::Ports) {
+    if !takes(tables, Punt::Ports) {
         return Err(Drop::PortsExhausted.into());
     }
     tables.note_search(

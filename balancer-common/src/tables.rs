@@ -20,6 +20,19 @@ use crate::table::touch::{Touched, touch};
 use crate::tuple::Tuple;
 use crate::verdict::{Drop, Exit, Punt, Way};
 
+/// What becomes of a packet that is offered to the slow path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Reception {
+    /// There is none.
+    #[default]
+    Nobody,
+    /// It has had all that it takes for now.
+    Full,
+    /// It takes it.
+    Taken,
+}
+
 /// The tables of one engine, for one address family: BPF maps in the XDP program, memory in user space.
 ///
 /// Any method may be called on several CPUs at once.
@@ -70,8 +83,8 @@ pub trait Tables<F: Family>: Lines<F> + Hops + Ports + Screen + Sized {
     /// Whether a packet of `length` bytes may leave by an interface.
     fn fits(&self, interface: u32, length: u32) -> bool;
 
-    /// Whether the slow path takes a packet now.
-    fn takes(&self, reason: Punt) -> bool;
+    /// Offers a packet to the slow path. One that is taken is to get this verdict.
+    fn offer(&self, reason: Punt) -> Reception;
 
     /// Counts a packet of `length` bytes of a backend.
     fn count_packet(&self, backend: u32, reply: bool, length: u16);

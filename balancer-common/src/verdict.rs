@@ -120,7 +120,7 @@ reasons! {
         TinyFragment = "tiny_fragment",
         /// A fragment of data that has gone on already (RFC 5722).
         FragmentOverlap = "fragment_overlap",
-        /// A fragment of a packet that was dropped, or whose connection is gone, or one that was too early when nobody waits.
+        /// A fragment of a packet that was dropped, or whose connection is gone, or one that was too early when the slow path took none.
         FragmentOrphan = "fragment_orphan",
         /// Longer than the next link takes, and not to be cut: by its own wish, or since nobody is there to do it.
         TooBig = "too_big",

@@ -35,7 +35,7 @@ use balancer_common::table::segment::{Advanced, Segment, Side};
 use balancer_common::table::tick::Tick;
 use balancer_common::table::touch::Touched;
 use balancer_common::table::{Geometry, Lines, Totals};
-use balancer_common::tables::Tables;
+use balancer_common::tables::{Reception, Tables};
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Exit, Punt, Way};
 use balancer_common::word::Word;
@@ -45,7 +45,7 @@ use crate::packet::opaque;
 use crate::slow;
 
 /// An array that the daemon maps into its memory.
-type Shared<T, const N: usize> = Array<T, N, { BPF_F_MMAPABLE as usize }>;
+pub type Shared<T, const N: usize> = Array<T, N, { BPF_F_MMAPABLE as usize }>;
 /// The cells of an image, as plain words: before Linux 6.2 an array whose values BTF knows as a structure cannot be
 /// replaced by one without BTF, as the daemon makes them (`timer_off` in the kernel's `bpf_map_meta_equal`).
 type Cells = Array<[u64; size_of::<Cell>() / 8], 1, { BPF_F_INNER_MAP as usize }>;
@@ -531,8 +531,15 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn takes(&self, reason: Punt) -> bool {
-        slow::takes(self.context.cast(), reason as u32) != 0
+    fn offer(&self, reason: Punt) -> Reception {
+        let answer = slow::offer(self.context.cast(), reason as u32);
+        if answer == Reception::Taken as u32 {
+            Reception::Taken
+        } else if answer == Reception::Full as u32 {
+            Reception::Full
+        } else {
+            Reception::Nobody
+        }
     }
 
     #[inline(always)]

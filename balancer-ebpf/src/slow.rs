@@ -1,6 +1,6 @@
 //! The way to the slow path: `AF_XDP` sockets of the daemon, one for each receive queue.
 //!
-//! Without a daemon, and beyond its budget, a packet gets what it would get anyway.
+//! Without a daemon, and beyond the budget that it gives, a packet gets what it would get anyway.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
@@ -9,31 +9,25 @@ use aya_ebpf::btf_maps::{PerCpuArray, XskMap};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_meta};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{MAX_SOCKETS, Note};
-use balancer_common::verdict::Punt;
+use balancer_common::abi::{MAX_SOCKETS, Note, budget};
+use balancer_common::tables::Reception;
+use balancer_common::word::Word;
 
-use crate::maps::LINKS;
+use crate::maps::{LINKS, Shared};
 
 #[btf_map]
 static SOCKETS: XskMap<{ MAX_SOCKETS as usize }> = XskMap::new();
 #[btf_map]
-static BUDGETS: PerCpuArray<Budget, { 1 + Punt::ALL.len() }> = PerCpuArray::new();
+static BUDGETS: Shared<Word, { budget::KINDS }> = Shared::new();
+#[btf_map]
+static USED: PerCpuArray<Used, { budget::KINDS }> = PerCpuArray::new();
 
-/// How many packets this CPU has handed over in a span of time.
+/// How many packets of a kind this CPU has handed over in a span of time.
 #[repr(C)]
-pub struct Budget {
+pub struct Used {
     span: u64,
-    used: u64,
+    count: u64,
 }
-
-/// The length of that span, in bits of nanoseconds: 134 milliseconds.
-const SPAN: u32 = 27;
-
-/// How many packets there may be whose senders are told: 2,000 a second.
-const TOLD: u64 = 256;
-
-/// How many there may be of each other kind: 8,000 a second. Each costs the daemon some microseconds.
-const PUNTED: u64 = 1024;
 
 /// What a packet that was too big may have: see [`Note`].
 #[btf_map]
@@ -62,20 +56,26 @@ pub extern "C" fn fits(interface: u32, length: u32) -> u32 {
 pub extern "C" fn tell(context: *mut xdp_md, verdict: u32) -> u32 {
     let context = XdpContext::new(context);
     match socket(&context) {
-        Some(socket) if is_within(0, TOLD) => hand_over(&context, socket, verdict),
+        Some(socket) if is_within(budget::TOLD) => hand_over(&context, socket, verdict),
         _ => XDP_DROP,
     }
 }
 
-/// Whether the daemon takes a packet for this reason (a [`Punt`]) now; it is counted as taken then. 0: no.
+/// Offers a packet to the daemon for this reason (a [`Punt`](balancer_common::verdict::Punt)); it is counted if it is taken. Gives
+/// the number of a [`Reception`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn takes(context: *mut xdp_md, reason: u32) -> u32 {
-    let is_there = socket(&XdpContext::new(context)).is_some();
-    (is_there && is_within(reason + 1, PUNTED)).into()
+pub extern "C" fn offer(context: *mut xdp_md, reason: u32) -> u32 {
+    (if socket(&XdpContext::new(context)).is_none() {
+        Reception::Nobody
+    } else if is_within(budget::PUNTED + reason) {
+        Reception::Taken
+    } else {
+        Reception::Full
+    }) as u32
 }
 
-/// Hands a packet to the daemon that it [takes]. Gives the action.
+/// Hands a packet to the daemon that takes it. Gives the action.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn punt(context: *mut xdp_md, verdict: u32) -> u32 {
@@ -114,18 +114,18 @@ fn socket(context: &XdpContext) -> Option<u32> {
 }
 
 #[inline(always)]
-fn is_within(budget: u32, most: u64) -> bool {
-    let Some(budget) = BUDGETS.get_ptr_mut(budget) else {
+fn is_within(kind: u32) -> bool {
+    let (Some(most), Some(used)) = (BUDGETS.get(kind), USED.get_ptr_mut(kind)) else {
         return false;
     };
     // SAFETY: this CPU's own value; the helper takes nothing.
-    let (budget, span) = unsafe { (&mut *budget, bpf_ktime_get_coarse_ns() >> SPAN) };
-    if budget.span != span {
-        budget.span = span;
-        budget.used = 0;
+    let (used, span) = unsafe { (&mut *used, bpf_ktime_get_coarse_ns() >> budget::SPAN_BITS) };
+    if used.span != span {
+        used.span = span;
+        used.count = 0;
     }
-    budget.used += 1;
-    budget.used <= most
+    used.count += 1;
+    used.count <= most.get()
 }
 
 /// The length of a note.

@@ -9,6 +9,7 @@ mod support;
 
 use balancer::config::FlowLookup;
 use balancer::datapath::kernel::Sizes;
+use balancer_common::tables::Reception;
 use balancer_common::verdict::Verdict;
 use support::chance::{Chance, seed};
 use support::engines::{Engines, Setting};
@@ -196,7 +197,7 @@ fn both_engines_do_the_same() {
         });
         engines.set_up(&Setting {
             services: SERVICES.to_owned(),
-            slow_path: true,
+            slow_path: Reception::Taken,
             mtu: 1300,
             ..Setting::default()
         });

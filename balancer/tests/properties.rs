@@ -29,6 +29,7 @@ use balancer_common::table::find;
 use balancer_common::table::flow::PRECISION;
 use balancer_common::table::state::Phase;
 use balancer_common::table::tick::Tick;
+use balancer_common::tables::Reception;
 use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use balancer_common::wire::protocol;
@@ -307,7 +308,11 @@ impl World {
         engines.set_up(&Setting {
             services: services(weights),
             datapath: SOURCE_PORTS,
-            slow_path,
+            slow_path: if slow_path {
+                Reception::Taken
+            } else {
+                Reception::Nobody
+            },
             ..Setting::default()
         });
         Self {
@@ -489,9 +494,11 @@ impl World {
             Verdict::Drop(Drop::TableFull) => assert!(has_backend),
             Verdict::Drop(Drop::TupleInUse) => assert!(matches!(who.service, 1 | 2)),
             Verdict::Drop(Drop::PortsExhausted) => {
-                assert!(!self.engines.memory.has_slow_path);
+                assert_eq!(self.engines.memory.slow_path, Reception::Nobody);
             }
-            Verdict::Punt(Punt::Ports) => assert!(self.engines.memory.has_slow_path),
+            Verdict::Punt(Punt::Ports) => {
+                assert_eq!(self.engines.memory.slow_path, Reception::Taken);
+            }
             other => panic!("{other:?} for a packet that no connection knows"),
         }
     }

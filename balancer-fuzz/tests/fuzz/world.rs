@@ -12,6 +12,7 @@ use balancer_common::hop::Hop;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::segment::Side;
 use balancer_common::table::tick::Tick;
+use balancer_common::tables::Reception;
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::Verdict;
 
@@ -61,7 +62,11 @@ pub fn in_a_box(setting: u8, work: impl FnOnce(&mut World<'_>)) {
     ENGINES.with_borrow_mut(|engines| {
         engines.set_up(&Setting {
             services: SERVICES.to_owned(),
-            slow_path: is_set(1),
+            slow_path: if is_set(1) {
+                Reception::Taken
+            } else {
+                Reception::Nobody
+            },
             route: is_set(2).then_some(Hop::new(OTHER_SIDE, ROUTER_MAC, OTHER_BOX_MAC)),
             mtu: if is_set(4) { 1300 } else { 65_535 },
             ..Setting::default()

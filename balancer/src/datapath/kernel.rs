@@ -15,7 +15,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
     BackendStats, GEOMETRY, Globals, INDEXED, Identity, Link, Path, REDIRECTS_BACK, SCHEMA,
-    ServiceStats, Stats, map, program,
+    ServiceStats, Stats, budget, map, program,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS, HopCell};
@@ -127,6 +127,8 @@ pub struct Kernel {
     _programs: ProgramArray<MapData>,
     /// The sockets of the slow path, by the numbers that the links have.
     sockets: XskMap<MapData>,
+    /// How much the slow path may be handed over: [`balancer_common::abi::budget`].
+    pub budgets: Arc<Mapped<Word>>,
     /// The table of ports.
     ports: Mapped<Word>,
     /// The current image, at 0.
@@ -224,6 +226,7 @@ impl Kernel {
             }),
             _programs: programs,
             sockets: take(&mut ebpf, map::SOCKETS)?.try_into()?,
+            budgets: Arc::new(mapped(&take(&mut ebpf, map::BUDGETS)?, budget::KINDS)?),
             ports: mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?,
             current: None,
             image: take(&mut ebpf, map::IMAGE)?.try_into()?,

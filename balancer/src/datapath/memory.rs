@@ -17,7 +17,7 @@ use balancer_common::table::flow::Flow;
 use balancer_common::table::index::NoIndex;
 use balancer_common::table::tick::Tick;
 use balancer_common::table::{Geometry, Lines, Totals};
-use balancer_common::tables::Tables;
+use balancer_common::tables::{Reception, Tables};
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Punt};
 use balancer_common::word::Word;
@@ -69,8 +69,8 @@ pub struct Memory {
     pub searches_v6: DashMap<Tuple<V6>, Search<V6>>,
     /// How long datagrams are remembered, in ticks.
     pub fragment_timeout: u32,
-    /// Whether there is a slow path.
-    pub has_slow_path: bool,
+    /// What the slow path says to any packet.
+    pub slow_path: Reception,
     /// The longest packet that any interface takes, in bytes from the network header on.
     pub mtu: u32,
 }
@@ -108,7 +108,7 @@ impl Memory {
             searches_v4: DashMap::new(),
             searches_v6: DashMap::new(),
             fragment_timeout: Tick::count(Duration::from_secs(2)),
-            has_slow_path: false,
+            slow_path: Reception::Nobody,
             mtu: u16::MAX.into(),
         })
     }
@@ -297,8 +297,8 @@ impl<F: InMemory> Tables<F> for Memory {
         length <= self.mtu
     }
 
-    fn takes(&self, _: Punt) -> bool {
-        self.has_slow_path
+    fn offer(&self, _: Punt) -> Reception {
+        self.slow_path
     }
 
     fn count_packet(&self, backend: u32, reply: bool, length: u16) {

@@ -156,6 +156,7 @@ impl Desk {
         let until = now + self.fragment_timeout;
         let lost = self.held.keep(wanted, frame, now, until, SOON);
         self.counters.overflowed.add_many(lost);
+        self.program.budgets.lost(lost);
         self.release(wanted);
     }
 
@@ -255,7 +256,8 @@ impl Desk {
 
     /// When to [look](Desk::look) again.
     pub fn next(&self) -> Option<Instant> {
-        self.held.next()
+        let others = self.program.budgets.next();
+        self.held.next().into_iter().chain(others).min()
     }
 
     /// Looks what of that which waits can go on. Gives what is to be sent back, and by which interface.
@@ -271,8 +273,11 @@ impl Desk {
                 let (reason, bytes) = (Drop::NoNextHop, &frame.bytes);
                 let answer = self.answer(frame.interface, reason, 0, bytes);
                 answers.extend(answer.map(|answer| (frame.interface, answer)));
+            } else {
+                self.program.budgets.lost(1);
             }
         }
+        self.program.budgets.look(now);
         answers
     }
 
@@ -293,6 +298,7 @@ impl Desk {
             let Some(frame) = self.held.release(&wanted, |start| start <= end) else {
                 return;
             };
+            self.program.budgets.went_on();
             let (interface, queue, bytes) = (frame.interface, frame.queue, &frame.bytes);
             match self.narrow.get(&wanted) {
                 Some(&(mtu, _)) if is_longer(bytes, mtu) => {

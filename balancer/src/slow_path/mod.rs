@@ -16,6 +16,7 @@
 //! copied instead.
 
 pub mod answer;
+mod budgets;
 pub mod counters;
 pub mod cut;
 mod desk;
@@ -41,6 +42,7 @@ use crate::datapath::flows::View;
 use crate::datapath::injector::Injector;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::notes::AllNotes;
+use crate::slow_path::budgets::Budgets;
 use crate::slow_path::counters::Counters;
 use crate::slow_path::desk::Desk;
 use crate::slow_path::worker::{Command, Worker};
@@ -59,6 +61,7 @@ pub struct SlowPath {
 #[derive(Debug)]
 pub struct Program {
     injector: Injector,
+    budgets: Budgets,
     notes: Arc<AllNotes>,
     v4: View<V4>,
     v6: View<V6>,
@@ -72,6 +75,7 @@ impl Program {
     pub fn of(kernel: &mut Kernel) -> Result<Self, KernelError> {
         Ok(Self {
             injector: kernel.injector()?,
+            budgets: Budgets::new(Arc::clone(&kernel.budgets)),
             notes: Arc::clone(&kernel.notes),
             v4: kernel.v4.view(),
             v6: kernel.v6.view(),

@@ -69,7 +69,6 @@ impl Worker {
                 return;
             }
             // Before the sockets, which new ones may stand behind.
-            let _ = self.bell.read();
             while let Ok(command) = self.commands.try_recv() {
                 match command {
                     Command::Open { interface, answer } => {
@@ -123,9 +122,13 @@ impl Worker {
             None => PollTimeout::NONE,
         };
         match poll(&mut polled, timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        if polled.first().and_then(PollFd::any) == Some(true) {
+            self.bell.read()?;
+        }
+        Ok(())
     }
 
     fn open(&mut self, interface: u32) -> io::Result<Vec<OwnedFd>> {

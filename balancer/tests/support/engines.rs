@@ -21,6 +21,7 @@ use balancer_common::table::flow::Flow;
 use balancer_common::table::retire::{free, kill};
 use balancer_common::table::state::Phase;
 use balancer_common::table::{Lines as _, Totals, find};
+use balancer_common::tables::Reception;
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Exit, Pass, Punt, Verdict};
 
@@ -54,8 +55,8 @@ pub struct Setting {
     pub free_connections: Option<u32>,
     /// For how many half-open ones.
     pub free_half_open: Option<u32>,
-    /// Whether somebody takes what the program hands over.
-    pub slow_path: bool,
+    /// What becomes of what is offered to the slow path.
+    pub slow_path: Reception,
     /// The MTU of every interface.
     pub mtu: u32,
 }
@@ -70,7 +71,7 @@ impl Default for Setting {
             first_backend: 0,
             free_connections: None,
             free_half_open: None,
-            slow_path: false,
+            slow_path: Reception::Nobody,
             mtu: 65_535,
         }
     }
@@ -182,7 +183,7 @@ impl Engines {
         };
         self.memory = Memory::new(Image::default(), IDS as usize, self.sizes).unwrap();
         self.memory.route = setting.route;
-        self.memory.has_slow_path = setting.slow_path;
+        self.memory.slow_path = setting.slow_path;
         self.memory.mtu = setting.mtu;
         *self.memory.hop_generation.get_mut() = self.generation;
         if let Some(kernel) = &mut self.kernel {
@@ -193,6 +194,13 @@ impl Engines {
             clear(&mut kernel.v4);
             clear(&mut kernel.v6);
             kernel.notes.clear();
+            let most = match setting.slow_path {
+                Reception::Full => 0,
+                _ => u64::MAX,
+            };
+            for budget in kernel.budgets.iter() {
+                budget.set(most);
+            }
             kernel.set_fragment_timeout(Duration::from_secs(2)).unwrap();
         }
         self.load(&setting.services, setting.datapath);
@@ -237,7 +245,7 @@ impl Engines {
             kernel.set_image(&image).unwrap();
             // Frames of test runs are handed to nobody, whatever the program has decided.
             let links = match &self.slow_path {
-                Some((_, links)) if self.memory.has_slow_path => *links,
+                Some((_, links)) if self.memory.slow_path != Reception::Nobody => *links,
                 _ => INTERFACES.map(|index| (index, Link::default())),
             };
             let mtu = self.memory.mtu;
@@ -368,9 +376,8 @@ impl Engines {
         self.stats.verdicts[counter] += 1;
         assert_eq!(stats, self.stats, "{about}: verdicts");
         let exit = Exit::of_counter(counter as u32);
-        // Of those whose senders are told only so many are handed over.
-        let may_be_handed_over = exit.is_told() && self.memory.has_slow_path;
-        let handed_over = exit.is_punt() || may_be_handed_over && taken == 4;
+        let handed_over =
+            exit.is_punt() || exit.is_told() && self.memory.slow_path == Reception::Taken;
         let action = match counter {
             0 => 3,
             1 => 4,

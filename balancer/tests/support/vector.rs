@@ -7,6 +7,7 @@ use balancer_common::abi::{BackendStats, ServiceStats};
 use balancer_common::family::{Family, V4};
 use balancer_common::hop::Hop;
 use balancer_common::table::state::Phase;
+use balancer_common::tables::Reception;
 use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use balancer_common::wire::protocol;
@@ -189,7 +190,13 @@ impl Vector {
 
     /// Somebody takes what is handed over.
     pub fn slow_path(mut self) -> Self {
-        self.setting.slow_path = true;
+        self.setting.slow_path = Reception::Taken;
+        self
+    }
+
+    /// There is a slow path, and it takes no more.
+    pub fn full_slow_path(mut self) -> Self {
+        self.setting.slow_path = Reception::Full;
         self
     }
 

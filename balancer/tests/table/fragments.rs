@@ -149,6 +149,15 @@ fn out_of_order() -> Vec<Vector> {
             .client(question(LAST), forwarded())
             .counts(0, 1, [3, V4_LENGTHS], [0, 0])
             .leaves(2, 1),
+        Vector::new("too many fragments wait for another, over IPv4", DNS)
+            .full_slow_path()
+            .client(question(SECOND), dropped(Drop::FragmentOrphan))
+            .client(question(FIRST), forwarded())
+            .client(question(LAST), dropped(Drop::FragmentOrphan))
+            .client(question(SECOND), forwarded())
+            .client(question(LAST), forwarded())
+            .counts(0, 1, [3, V4_LENGTHS], [0, 0])
+            .leaves(2, 1),
         Vector::new("a fragment before the first waits, over IPv6", DNS6)
             .slow_path()
             .client(question6(LAST), punted(Punt::Fragment))

@@ -124,8 +124,8 @@ impl Receiver<'_, '_> {
                 let shape = bytes.byte();
                 let (start, length) = (bytes.number() * 8, bytes.number() * 8);
                 let whole = datagram(connection, usize::from(shape & 63)).fragment(0);
-                let mut frame = whole.cut(start, length).build();
-                identify(&mut frame, identification);
+                let piece = whole.cut(start, length);
+                let mut frame = piece.identification(identification.into()).build();
                 let right = frame.clone();
                 bytes.change(usize::from(what >> 6), &mut frame);
                 if shape & 64 != 0 {
@@ -224,16 +224,4 @@ fn check_whole(layout: &Layout, output: &[u8], data: &[u8]) {
         Some(0),
         "checksum of the datagram"
     );
-}
-
-/// Gives a fragment as it was made another identification.
-fn identify(frame: &mut [u8], identification: u8) {
-    if frame[12] == 8 {
-        frame[19] = identification;
-        frame[24..26].fill(0);
-        let sum = crate::support::frame::checksum(&frame[14..34]);
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
-    } else {
-        frame[61] = identification;
-    }
 }

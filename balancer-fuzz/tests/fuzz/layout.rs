@@ -1,6 +1,6 @@
 //! Where the parts of a packet are, and whether its checksums are right: by other code than the parser's.
 
-use crate::support::frame::checksum;
+use crate::support::frame::{checksum, transport_checksum};
 
 const HOP_BY_HOP: u8 = 0;
 const ICMP: u8 = 1;
@@ -173,14 +173,9 @@ impl Layout {
                 return None;
             }
         }
-        let mut covered = Vec::new();
-        if self.protocol != ICMP {
-            covered.extend(&bytes[self.addresses()]);
-            covered.extend((length as u32).to_be_bytes());
-            covered.extend([0, 0, 0, self.protocol]);
-        }
-        covered.extend(segment.get(..length)?);
-        Some(one_zero(checksum(&covered)))
+        let (addresses, segment) = (&bytes[self.addresses()], segment.get(..length)?);
+        let wrong = transport_checksum(addresses, self.protocol, segment);
+        Some(one_zero(wrong))
     }
 
     /// Whether it is UDP that says that it has no checksum.

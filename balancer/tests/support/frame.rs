@@ -40,6 +40,7 @@ pub struct Frame {
     destination: SocketAddr,
     traffic_class: u8,
     ttl: u8,
+    identification: u16,
     fragment: u16,
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
@@ -103,6 +104,7 @@ impl Frame {
             destination: destination.parse().unwrap(),
             traffic_class: 0,
             ttl: 64,
+            identification: 0x1234,
             fragment: 0x4000,
             options: Vec::new(),
             extensions: Vec::new(),
@@ -160,6 +162,14 @@ impl Frame {
     pub fn forwarded(self) -> Self {
         let ttl = self.ttl.wrapping_sub(1);
         self.ttl(ttl)
+    }
+
+    /// What tells the fragments of a datagram from those of others.
+    pub fn identification(self, identification: u16) -> Self {
+        Self {
+            identification,
+            ..self
+        }
     }
 
     /// The flags and the offset of an IPv4 fragment, as one word.
@@ -254,7 +264,7 @@ impl Frame {
                 let length = 20 + self.options.len();
                 let mut header = vec![0x40 | (length / 4) as u8, self.traffic_class];
                 header.extend(((length + segment.len()) as u16).to_be_bytes());
-                header.extend([0x12, 0x34]);
+                header.extend(self.identification.to_be_bytes());
                 let word = fragment.map_or(self.fragment, |(offset, more)| offset | more << 13);
                 header.extend(word.to_be_bytes());
                 header.extend([self.ttl, self.protocol(), 0, 0]);
@@ -272,7 +282,8 @@ impl Frame {
                 if let Some((offset, more)) = fragment {
                     extensions.extend([next, 0]);
                     extensions.extend((offset << 3 | more).to_be_bytes());
-                    extensions.extend([1, 2, 3, 4]);
+                    extensions.extend([1, 2]);
+                    extensions.extend(self.identification.to_be_bytes());
                     next = protocol::FRAGMENT;
                 }
                 for (number, bytes) in self.extensions.iter().rev() {
@@ -335,13 +346,9 @@ impl Frame {
             }
         };
         segment.extend(&self.payload);
-        let pseudo_header = match self.transport {
-            // RFC 792; that of ICMPv6 has one (RFC 4443, section 2.3).
-            Transport::Icmp(..) if self.source.is_ipv4() => Vec::new(),
-            _ => self.pseudo_header(segment.len()),
-        };
+        let addresses = [octets(self.source.ip()), octets(self.destination.ip())].concat();
         let right = match (
-            checksum(&[pseudo_header, segment.clone()].concat()),
+            transport_checksum(&addresses, self.protocol(), &segment),
             self.transport,
         ) {
             // RFC 768: a computed 0 is sent as all ones.
@@ -358,14 +365,6 @@ impl Frame {
         };
         segment[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
         segment
-    }
-
-    /// RFC 9293, section 3.1, and RFC 8200, section 8.1: what the transport checksum covers besides the segment.
-    fn pseudo_header(&self, length: usize) -> Vec<u8> {
-        let mut bytes = [octets(self.source.ip()), octets(self.destination.ip())].concat();
-        bytes.extend((length as u32).to_be_bytes());
-        bytes.extend([0, 0, 0, self.protocol()]);
-        bytes
     }
 }
 
@@ -393,6 +392,17 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
+}
+
+/// The checksum of a segment between these addresses, source and destination; 0 when the segment has the right one already.
+pub fn transport_checksum(addresses: &[u8], protocol: u8, segment: &[u8]) -> u16 {
+    // RFC 792: the segment alone. That of ICMPv6 covers what others do (RFC 4443, section 2.3).
+    if protocol == protocol::ICMP {
+        return checksum(segment);
+    }
+    // RFC 9293, section 3.1, and RFC 8200, section 8.1: a pseudo-header before it.
+    let length = (segment.len() as u32).to_be_bytes();
+    checksum(&[addresses, &length, &[0, 0, 0, protocol], segment].concat())
 }
 
 /// The Internet checksum of bytes (RFC 1071), word by word.

@@ -7,7 +7,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
 use super::CLIENT_SIDE;
 use super::engines::{Engines, Setting};
-use super::frame::{checksum, octets, tcp};
+use super::frame::{octets, tcp, transport_checksum};
 
 /// Gives a frame to an engine, and the frame as it left it.
 pub type Run = fn(&mut Engines, u32, &[u8]) -> Vec<u8>;
@@ -40,12 +40,9 @@ pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
         TransportSlice::Udp(udp) => (udp.slice(), 17, [udp.source_port(), udp.destination_port()]),
         _ => panic!("neither TCP nor UDP"),
     };
-    // RFC 9293, section 3.1: the sum over pseudo-header and segment is all ones.
-    let mut bytes = [octets(source), octets(destination)].concat();
-    bytes.extend([0, protocol]);
-    bytes.extend((segment.len() as u16).to_be_bytes());
-    bytes.extend(segment);
-    assert_eq!(checksum(&bytes), 0, "transport checksum");
+    let addresses = [octets(source), octets(destination)].concat();
+    let wrong = transport_checksum(&addresses, protocol, segment);
+    assert_eq!(wrong, 0, "transport checksum");
     (
         SocketAddr::new(source, ports[0]),
         SocketAddr::new(destination, ports[1]),

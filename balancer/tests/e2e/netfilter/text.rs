@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use etherparse::{Ipv6ExtensionSlice, LaxNetSlice, LaxSlicedPacket};
 
 use super::world::{Side, World};
-use crate::support::frame::{SYN, checksum, octets};
+use crate::support::frame::{SYN, checksum, octets, transport_checksum};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -140,18 +140,13 @@ impl<'a> Net<'a> {
 
     /// Whether its transport checksum is right.
     fn has_right_checksum(&self) -> bool {
-        if self.protocol == ICMP {
-            return checksum(self.payload) == 0;
-        }
-        let length = match (self.protocol, self.payload) {
+        let told = match (self.protocol, self.payload) {
             (UDP, &[_, _, _, _, high, low, ..]) => u16::from_be_bytes([high, low]).into(),
-            _ => self.payload.len() as u32,
+            _ => self.payload.len(),
         };
-        let mut bytes = [octets(self.source), octets(self.destination)].concat();
-        bytes.extend(length.to_be_bytes());
-        bytes.extend([0, 0, 0, self.protocol]);
-        bytes.extend(&self.payload[..self.payload.len().min(length as usize)]);
-        checksum(&bytes) == 0
+        let addresses = [octets(self.source), octets(self.destination)].concat();
+        let segment = self.payload.get(..told);
+        segment.is_some_and(|it| transport_checksum(&addresses, self.protocol, it) == 0)
     }
 }
 

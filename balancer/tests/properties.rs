@@ -17,18 +17,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use balancer::config::{FlowLookup, Timeouts};
 use balancer::datapath::compile::words;
-use balancer::datapath::flows::{FlowTable, Pass as Sweep, timeout};
-use balancer::datapath::kernel::Sizes;
+use balancer::datapath::flows::{FlowTable, timeout};
 use balancer::datapath::memory::{InMemory, Memory};
 use balancer_common::family::{Family, V4, V6};
 use balancer_common::table::find;
 use balancer_common::table::flow::PRECISION;
 use balancer_common::table::state::Phase;
-use balancer_common::table::tick::Tick;
 use balancer_common::tables::Reception;
 use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
@@ -39,25 +35,10 @@ use support::engines::{Engines, Setting};
 use support::flows::counted;
 use support::frame::{Frame, SYN, tcp, udp};
 use support::properties::ends;
+use support::small::{SIZES, TIMEOUTS, sweep};
 use support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE};
 
 const CASES: u32 = 10_000;
-
-/// So few that the bounds are met.
-const SIZES: Sizes = Sizes {
-    connections: 20,
-    half_open: 8,
-    lookup: FlowLookup::Table,
-};
-
-const TIMEOUTS: Timeouts = Timeouts {
-    tcp_handshake: Duration::from_secs(3),
-    tcp_established: Duration::from_secs(20),
-    tcp_closing: Duration::from_secs(4),
-    udp: Duration::from_secs(2),
-    udp_stream: Duration::from_secs(10),
-    fragment: Duration::from_secs(2),
-};
 
 /// A service, and where its backends are but for the last digit of the address, 3 to 5.
 struct Service {
@@ -553,9 +534,7 @@ impl World {
             .keys()
             .map(|&who| (who, self.phase(who).unwrap()))
             .collect();
-        let memory = &mut self.engines.memory;
-        sweep(&mut memory.v4, now);
-        sweep(&mut memory.v6, now);
+        sweep(&mut self.engines.memory);
         for (who, phase) in phases {
             let known = self.known[&who];
             let limit = timeout(&TIMEOUTS, SERVICES[who.service].protocol, phase).as_nanos() as u64;
@@ -636,12 +615,6 @@ impl World {
 fn forged(frame: Frame) -> Frame {
     let far = SYN.wrapping_add(0x7000_0000);
     frame.numbers(far, far)
-}
-
-fn sweep<F: Family>(table: &mut FlowTable<F>, now: u64) {
-    let mut pass = Sweep::default();
-    while table.look(&mut pass, &TIMEOUTS, Tick::from_nanoseconds(now)) {}
-    table.free(&pass);
 }
 
 /// That all of it happens to some.

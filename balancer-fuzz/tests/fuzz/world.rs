@@ -2,16 +2,12 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use balancer::config::{FlowLookup, Timeouts};
-use balancer::datapath::flows::{FlowTable, Pass};
-use balancer::datapath::kernel::Sizes;
+use balancer::datapath::flows::FlowTable;
 use balancer_common::family::{Family, V4, V6};
 use balancer_common::hop::Hop;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::segment::Side;
-use balancer_common::table::tick::Tick;
 use balancer_common::tables::Reception;
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::Verdict;
@@ -19,25 +15,10 @@ use balancer_common::verdict::Verdict;
 use crate::layout::{self, Layout};
 use crate::support::engines::{Engines, Setting};
 use crate::support::flows::{counted, visible};
+use crate::support::small::{SIZES, sweep};
 use crate::support::{
     BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, OTHER_BOX_MAC, OTHER_SIDE, ROUTER_MAC,
     SERVICES,
-};
-
-/// So few that the bounds are met.
-const SIZES: Sizes = Sizes {
-    connections: 20,
-    half_open: 8,
-    lookup: FlowLookup::Table,
-};
-
-const TIMEOUTS: Timeouts = Timeouts {
-    tcp_handshake: Duration::from_secs(3),
-    tcp_established: Duration::from_secs(20),
-    tcp_closing: Duration::from_secs(4),
-    udp: Duration::from_secs(2),
-    udp_stream: Duration::from_secs(10),
-    fragment: Duration::from_secs(2),
 };
 
 /// What is known of a flow: its tuples and numbers, its state with the time, what it has counted.
@@ -180,15 +161,7 @@ impl World<'_> {
 
     /// The sweeper comes.
     pub fn sweep(&mut self) {
-        fn sweep<F: Family>(table: &mut FlowTable<F>, now: Tick) {
-            let mut pass = Pass::default();
-            while table.look(&mut pass, &TIMEOUTS, now) {}
-            table.free(&pass);
-        }
-        let memory = &mut self.engines.memory;
-        let now = Tick::from_nanoseconds(memory.clock.load(Ordering::Relaxed));
-        sweep(&mut memory.v4, now);
-        sweep(&mut memory.v6, now);
+        sweep(&mut self.engines.memory);
         self.check();
     }
 

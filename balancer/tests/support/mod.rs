@@ -15,6 +15,7 @@ pub mod ids;
 pub mod place;
 pub mod program;
 pub mod properties;
+pub mod small;
 pub mod variable;
 pub mod vector;
 

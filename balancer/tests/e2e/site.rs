@@ -283,6 +283,11 @@ impl Site {
         self.daemon.as_ref().unwrap()
     }
 
+    /// Whether there is a daemon.
+    pub fn has_daemon(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     /// Ends the daemon with SIGTERM; it must end well.
     pub fn terminate(&mut self) {
         self.end(Signal::SIGTERM);

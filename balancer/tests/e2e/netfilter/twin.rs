@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use balancer_lab::{Announce, MacAddress, RawPort};
+use balancer_lab::{Announce, MacAddress, RawPort, eventually};
 
-use super::sequence::identify;
 use super::text::{Net, Reader};
 use super::world::{PORTS, Side, WORLDS, World};
 use crate::hostile::right_checksum;
-use crate::site::{SOON, Shape, Site};
+use crate::site::{PATIENCE, SOON, Shape, Site};
 use crate::support::frame::{Frame, checksum, udp};
 use crate::support::{BACKEND_MAC, BOX_MAC, CLIENT_MAC, OTHER_BOX_MAC};
 
@@ -32,16 +31,9 @@ const FENCE: [u16; 2] = [3000, 9];
 /// Behind this are the identifications of that flow's datagrams.
 const FENCES: u16 = 0x8000;
 
-/// How long one of these may take, and how many are sent: a busy machine loses a frame now and then.
-const PATIENCE: Duration = Duration::from_millis(400);
-const TRIES: usize = 8;
-
 /// How long a step takes at least. Each has four datagrams that are handed to the daemon, and the program hands over no more
 /// than 1,024 in 134 ms.
 const STEP: Duration = Duration::from_millis(1);
-
-/// Longer than the daemon waits until it looks again whether a fragment that came early may go on.
-const HELD: Duration = Duration::from_millis(100);
 
 /// One of the two sites.
 pub struct Twin {
@@ -149,6 +141,18 @@ impl Twin {
         twin
     }
 
+    /// That the daemon has done all that it was given, of its own accord: what it has not done would be missing from what is compared.
+    pub fn check_slow_path(&self) {
+        let counts = self.site.status().slow_path;
+        let undone = [
+            counts.limited,
+            counts.unsent,
+            counts.overflowed,
+            counts.failed,
+        ];
+        assert_eq!(undone, [0; 4], "{counts:?}");
+    }
+
     /// A new sequence begins.
     pub fn forget(&mut self) {
         self.given = None;
@@ -166,13 +170,16 @@ impl Twin {
             }
             self.ports[*side as usize].send(&frame).unwrap();
         }
+        let mut heard = [Vec::new(), Vec::new()];
+        for side in Side::BOTH {
+            self.fence(side, &mut heard);
+        }
         let starts = frames.iter().filter_map(|(_, frame)| start(frame));
         if !starts.is_sorted() {
-            thread::sleep(HELD);
+            self.wait_for_held();
         }
-        let mut heard = [Vec::new(), Vec::new()];
-        // Twice each way: who answers what went by the first one may do so only after it.
-        for side in [Side::Client, Side::Backend, Side::Client, Side::Backend] {
+        // Again: who answers what went by the first one may do so only after it.
+        for side in Side::BOTH {
             self.fence(side, &mut heard);
         }
         let mut result = Vec::new();
@@ -190,44 +197,45 @@ impl Twin {
         result
     }
 
+    /// Waits until the daemon keeps no fragment any more. It has counted all that it was given: a fence has gone by it since.
+    fn wait_for_held(&self) {
+        if !self.site.has_daemon() {
+            return;
+        }
+        eventually("fragments that came early to go on", PATIENCE, || {
+            let counts = self.site.status().slow_path;
+            let done = counts.resumed + counts.expired + counts.overflowed + counts.failed;
+            counts.held.values().sum::<u64>() == done
+        })
+        .unwrap();
+    }
+
     /// Waits until all that is under way from a side to the other has come there. The datagram that tells it is one of those that the
     /// daemon has to handle: two fragments, the last one first.
     fn fence(&mut self, from: Side, heard: &mut [Vec<Vec<u8>>; 2]) {
         let frame = &fence()[from as usize];
         let to = 1 - from as usize;
-        let first = self.fences + 1;
-        let all = &mut heard[to];
-        for _ in 0..TRIES {
-            self.fences += 1;
-            for (start, length) in [(16, 8), (0, 16)] {
-                let mut bytes = frame.clone().cut(start, length).build();
-                identify(&mut bytes, self.fences);
-                self.ports[from as usize].send(&bytes).unwrap();
-            }
-            let ours = first..=self.fences;
-            let last = self.ports[to].receive(PATIENCE, |frame| {
-                let is_ipv4 = frame[12..14] == [8, 0];
-                let identification =
-                    u16::from_be_bytes([frame[IDENTIFICATION], frame[IDENTIFICATION + 1]]);
-                if is_ipv4 && identification > FENCES && frame[IP + 9] == 17 {
-                    return ours.contains(&identification) && frame[IDENTIFICATION + 3] != 0;
-                }
-                // To groups the box sends frames of its own.
-                if (is_ipv4 || frame[12..14] == [0x86, 0xdd]) && frame[0] & 1 == 0 {
-                    all.push(frame.to_vec());
-                }
-                false
-            });
-            if last.unwrap().is_some() {
-                return;
-            }
-            println!(
-                "a datagram from the {} to {} is sent again",
-                from.name(),
-                self.site.lab.prefix()
-            );
+        self.fences += 1;
+        for (start, length) in [(16, 8), (0, 16)] {
+            let piece = frame.clone().cut(start, length);
+            let bytes = piece.identification(self.fences).build();
+            self.ports[from as usize].send(&bytes).unwrap();
         }
-        panic!(
+        let last = self.ports[to].receive(PATIENCE, |frame| {
+            let is_ipv4 = frame[12..14] == [8, 0];
+            let identification =
+                u16::from_be_bytes([frame[IDENTIFICATION], frame[IDENTIFICATION + 1]]);
+            if is_ipv4 && identification > FENCES && frame[IP + 9] == 17 {
+                return identification == self.fences && frame[IDENTIFICATION + 3] != 0;
+            }
+            // To groups the box sends frames of its own.
+            if (is_ipv4 || frame[12..14] == [0x86, 0xdd]) && frame[0] & 1 == 0 {
+                heard[to].push(frame.to_vec());
+            }
+            false
+        });
+        assert!(
+            last.unwrap().is_some(),
             "nothing comes through {} from the {}",
             self.site.lab.prefix(),
             from.name()

@@ -1,46 +1,45 @@
 //! Fragments, and what is too long.
 
-use super::{Sequence, at, client, cut};
+use super::{Sent, Sequence, Talk, at, client, sent};
 use crate::netfilter::world::{ALL, Side, V6};
-use crate::support::frame::udp;
+use crate::support::frame::{Frame, udp};
+
+/// Pieces of a datagram: where each begins, and how long it is at most.
+type Pieces = &'static [(usize, usize)];
+
+const IN_ORDER: Pieces = &[(0, 400), (400, 400), (800, 400)];
+const BACKWARDS: Pieces = &[(800, 400), (400, 400), (0, 400)];
+
+/// The pieces of one of the sequence's datagrams, which is told by its number.
+fn cut(talk: &Talk, side: Side, datagram: u16, frame: &Frame, pieces: Pieces) -> Sent {
+    let frame = frame.clone().identification(talk.first + datagram);
+    let cut = |&(start, length): &(usize, usize)| frame.clone().cut(start, length);
+    let frames: Vec<Frame> = pieces.iter().map(cut).collect();
+    sent(side, &frames)
+}
+
+fn question(talk: &Talk, datagram: u16, pieces: Pieces) -> Sent {
+    let frame = talk.asks().payload(&[7; 1000]);
+    cut(talk, Side::Client, datagram, &frame, pieces)
+}
+
+fn answer(talk: &Talk, datagram: u16, pieces: Pieces) -> Sent {
+    let frame = talk.answers().payload(&[8; 1000]);
+    cut(talk, Side::Backend, datagram, &frame, pieces)
+}
 
 pub const SEQUENCES: &[Sequence] = &[
     Sequence {
         name: "fragments in order",
         of: ALL,
         steps: |talk| {
-            let question = talk.asks().payload(&[7; 1000]);
-            let answer = talk.answers().payload(&[8; 1000]);
+            let longest_second = &[(0, 400), (400, 600), (1000, 400)];
             vec![
-                (
-                    "question",
-                    cut(
-                        talk,
-                        &question,
-                        Side::Client,
-                        1,
-                        &[(0, 400), (400, 400), (800, 400)],
-                    ),
-                ),
-                (
-                    "answer",
-                    cut(
-                        talk,
-                        &answer,
-                        Side::Backend,
-                        2,
-                        &[(0, 400), (400, 400), (800, 400)],
-                    ),
-                ),
+                ("question", question(talk, 1, IN_ORDER)),
+                ("answer", answer(talk, 2, IN_ORDER)),
                 (
                     "the second is the longest",
-                    cut(
-                        talk,
-                        &question,
-                        Side::Client,
-                        3,
-                        &[(0, 400), (400, 600), (1000, 400)],
-                    ),
+                    question(talk, 3, longest_second),
                 ),
             ]
         },
@@ -49,29 +48,10 @@ pub const SEQUENCES: &[Sequence] = &[
         name: "fragments in another order",
         of: ALL,
         steps: |talk| {
-            let question = talk.asks().payload(&[7; 1000]);
-            let answer = talk.answers().payload(&[8; 1000]);
+            let first_second = &[(400, 400), (0, 400), (800, 400)];
             vec![
-                (
-                    "the last one first",
-                    cut(
-                        talk,
-                        &question,
-                        Side::Client,
-                        4,
-                        &[(800, 400), (400, 400), (0, 400)],
-                    ),
-                ),
-                (
-                    "the first one in the middle",
-                    cut(
-                        talk,
-                        &answer,
-                        Side::Backend,
-                        5,
-                        &[(400, 400), (0, 400), (800, 400)],
-                    ),
-                ),
+                ("the last one first", question(talk, 1, BACKWARDS)),
+                ("the first one in the middle", answer(talk, 2, first_second)),
             ]
         },
     },
@@ -79,15 +59,10 @@ pub const SEQUENCES: &[Sequence] = &[
         name: "an identification is used again at once",
         of: ALL,
         steps: |talk| {
-            let question = talk.asks().payload(&[7; 1000]);
-            let send = |pieces| cut(talk, &question, Side::Client, 0, pieces);
             vec![
-                ("in order", send(&[(0, 400), (400, 400), (800, 400)])),
-                ("in order again", send(&[(0, 400), (400, 400), (800, 400)])),
-                (
-                    "the last one first",
-                    send(&[(800, 400), (400, 400), (0, 400)]),
-                ),
+                ("in order", question(talk, 1, IN_ORDER)),
+                ("in order again", question(talk, 1, IN_ORDER)),
+                ("the last one first", question(talk, 1, BACKWARDS)),
             ]
         },
     },
@@ -95,20 +70,10 @@ pub const SEQUENCES: &[Sequence] = &[
         name: "fragments of a datagram that is not complete",
         of: ALL,
         steps: |talk| {
-            let question = talk.asks().payload(&[7; 1000]);
             vec![
-                (
-                    "the first",
-                    cut(talk, &question, Side::Client, 6, &[(0, 400)]),
-                ),
-                (
-                    "the second",
-                    cut(talk, &question, Side::Client, 6, &[(400, 400)]),
-                ),
-                (
-                    "the last",
-                    cut(talk, &question, Side::Client, 6, &[(800, 400)]),
-                ),
+                ("the first", question(talk, 1, &[(0, 400)])),
+                ("the second", question(talk, 1, &[(400, 400)])),
+                ("the last", question(talk, 1, &[(800, 400)])),
             ]
         },
     },
@@ -116,28 +81,11 @@ pub const SEQUENCES: &[Sequence] = &[
         name: "fragments that overlap",
         of: ALL,
         steps: |talk| {
-            let question = talk.asks().payload(&[7; 1000]);
+            let by_eight = &[(0, 400), (392, 400), (792, 400)];
+            let twice = &[(0, 400), (400, 400), (400, 400), (800, 400)];
             vec![
-                (
-                    "by some bytes",
-                    cut(
-                        talk,
-                        &question,
-                        Side::Client,
-                        7,
-                        &[(0, 400), (392, 400), (792, 400)],
-                    ),
-                ),
-                (
-                    "one comes twice",
-                    cut(
-                        talk,
-                        &question,
-                        Side::Client,
-                        8,
-                        &[(0, 400), (400, 400), (400, 400), (800, 400)],
-                    ),
-                ),
+                ("by some bytes", question(talk, 1, by_eight)),
+                ("one comes twice", question(talk, 2, twice)),
             ]
         },
     },
@@ -146,24 +94,16 @@ pub const SEQUENCES: &[Sequence] = &[
         of: ALL,
         steps: |talk| {
             let syn = talk.c("S", 0, 0).tcp_options(&[1, 1, 1, 0]);
-            vec![("SYN", cut(talk, &syn, Side::Client, 9, &[(0, 8), (8, 400)]))]
+            let pieces = &[(0, 8), (8, 400)];
+            vec![("SYN", cut(talk, Side::Client, 1, &syn, pieces))]
         },
     },
     Sequence {
         name: "fragments of a wrong checksum",
         of: ALL,
         steps: |talk| {
-            let question = talk.asks().payload(&[7; 1000]).checksum_off_by(0x101);
-            vec![(
-                "question",
-                cut(
-                    talk,
-                    &question,
-                    Side::Client,
-                    10,
-                    &[(0, 400), (400, 400), (800, 400)],
-                ),
-            )]
+            let frame = talk.asks().payload(&[7; 1000]).checksum_off_by(0x101);
+            vec![("question", cut(talk, Side::Client, 1, &frame, IN_ORDER))]
         },
     },
     Sequence {
@@ -171,17 +111,8 @@ pub const SEQUENCES: &[Sequence] = &[
         of: ALL,
         steps: |talk| {
             let to = at(talk.world.service(), 4000);
-            let question = udp(&talk.client(0), &to).payload(&[7; 1000]);
-            vec![(
-                "question",
-                cut(
-                    talk,
-                    &question,
-                    Side::Client,
-                    11,
-                    &[(0, 400), (400, 400), (800, 400)],
-                ),
-            )]
+            let frame = udp(&talk.client(0), &to).payload(&[7; 1000]);
+            vec![("question", cut(talk, Side::Client, 1, &frame, IN_ORDER))]
         },
     },
     Sequence {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     HOST_UNREACHABLE, Kind, PARAMETER_PROBLEM, PORT_UNREACHABLE, Sequence, TIME_EXCEEDED, TOO_BIG,
-    WHOLE, answered, asked, at, backend, client, established, goes_on, then,
+    WHOLE, answered, asked, at, backend, client, established, goes_on,
 };
 use crate::netfilter::world::{ALL, Side, V4};
 use crate::support::frame::error;
@@ -25,7 +25,7 @@ pub const SEQUENCES: &[Sequence] = &[
                 &question,
                 WHOLE,
             );
-            then(
+            [
                 asked(talk),
                 vec![
                     ("port unreachable", backend(&from_backend)),
@@ -64,7 +64,8 @@ pub const SEQUENCES: &[Sequence] = &[
                     ("the question again", client(&talk.asks())),
                     ("the answer", backend(&talk.answers())),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -92,7 +93,7 @@ pub const SEQUENCES: &[Sequence] = &[
                 &answer,
                 WHOLE,
             );
-            then(
+            [
                 answered(talk),
                 vec![
                     ("port unreachable", client(&from_client)),
@@ -102,7 +103,8 @@ pub const SEQUENCES: &[Sequence] = &[
                     ("parameter problem", told(PARAMETER_PROBLEM, WHOLE)),
                     ("the question again", client(&talk.asks())),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -118,30 +120,29 @@ pub const SEQUENCES: &[Sequence] = &[
             let back = |kind, length| {
                 client(&talk.error(Side::Client, kind, &talk.outside(&answer), length))
             };
-            then(
-                then(
-                    established(talk),
-                    vec![
-                        ("client's data too big", there(TOO_BIG, WHOLE)),
-                        (
-                            "client's data too big, eight bytes quoted",
-                            there(TOO_BIG, header + 8),
-                        ),
-                        (
-                            "client's data too big, quoted up to the checksum",
-                            there(TOO_BIG, header + 17),
-                        ),
-                        ("backend unreachable", there(HOST_UNREACHABLE, WHOLE)),
-                        ("backend's data too big", back(TOO_BIG, WHOLE)),
-                        (
-                            "backend's data too big, eight bytes quoted",
-                            back(TOO_BIG, header + 8),
-                        ),
-                        ("client unreachable", back(HOST_UNREACHABLE, header + 8)),
-                    ],
-                ),
+            [
+                established(talk),
+                vec![
+                    ("client's data too big", there(TOO_BIG, WHOLE)),
+                    (
+                        "client's data too big, eight bytes quoted",
+                        there(TOO_BIG, header + 8),
+                    ),
+                    (
+                        "client's data too big, quoted up to the checksum",
+                        there(TOO_BIG, header + 17),
+                    ),
+                    ("backend unreachable", there(HOST_UNREACHABLE, WHOLE)),
+                    ("backend's data too big", back(TOO_BIG, WHOLE)),
+                    (
+                        "backend's data too big, eight bytes quoted",
+                        back(TOO_BIG, header + 8),
+                    ),
+                    ("client unreachable", back(HOST_UNREACHABLE, header + 8)),
+                ],
                 goes_on(talk),
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -182,7 +183,7 @@ pub const SEQUENCES: &[Sequence] = &[
         steps: |talk| {
             let question = talk.inside(&talk.asks());
             let own = talk.asks();
-            then(
+            [
                 answered(talk),
                 vec![
                     (
@@ -232,7 +233,8 @@ pub const SEQUENCES: &[Sequence] = &[
                         )),
                     ),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -240,13 +242,14 @@ pub const SEQUENCES: &[Sequence] = &[
         of: V4,
         steps: |talk| {
             let question = talk.inside(&talk.asks()).changed(|frame| frame[24] ^= 1);
-            then(
+            [
                 asked(talk),
                 vec![(
                     "time exceeded",
                     backend(&talk.error(Side::Backend, TIME_EXCEEDED, &question, WHOLE)),
                 )],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -284,13 +287,14 @@ pub const SEQUENCES: &[Sequence] = &[
         steps: |talk| {
             let question = talk.inside(&talk.asks());
             let told = |kind| backend(&talk.error(Side::Backend, kind, &question, WHOLE));
-            then(
+            [
                 asked(talk),
                 vec![
                     ("source quench", told(Kind([4, 0], [0, 0]))),
                     ("redirect", told(Kind([5, 1], [0, 0]))),
                 ],
-            )
+            ]
+            .concat()
         },
     },
 ];

@@ -11,7 +11,6 @@ use std::sync::LazyLock;
 
 use super::twin::macs;
 use super::world::{Side, World};
-use crate::hostile::right_checksum;
 use crate::support::frame::{self, Frame, SYN, error};
 
 /// Frames in the order of a connection, step by step.
@@ -22,8 +21,11 @@ pub struct Sequence {
     pub steps: fn(&Talk) -> Steps,
 }
 
-/// What each step is called, and which frames it sends from which side.
-pub type Steps = Vec<(&'static str, Vec<(Side, Vec<u8>)>)>;
+/// Frames, and from which side each is sent.
+pub type Sent = Vec<(Side, Vec<u8>)>;
+
+/// What each step of a sequence is called, and what it sends.
+pub type Steps = Vec<(&'static str, Sent)>;
 
 /// All of them.
 pub static SEQUENCES: LazyLock<Vec<&'static Sequence>> = LazyLock::new(|| {
@@ -160,15 +162,15 @@ impl Talk {
     }
 }
 
-fn client(frame: &Frame) -> Vec<(Side, Vec<u8>)> {
+fn client(frame: &Frame) -> Sent {
     sent(Side::Client, std::slice::from_ref(frame))
 }
 
-fn backend(frame: &Frame) -> Vec<(Side, Vec<u8>)> {
+fn backend(frame: &Frame) -> Sent {
     sent(Side::Backend, std::slice::from_ref(frame))
 }
 
-fn sent(side: Side, frames: &[Frame]) -> Vec<(Side, Vec<u8>)> {
+fn sent(side: Side, frames: &[Frame]) -> Sent {
     let [there, here] = macs(side);
     let build = |frame: &Frame| (side, frame.clone().macs(there, here).build());
     frames.iter().map(build).collect()
@@ -222,11 +224,6 @@ fn goes_on(talk: &Talk) -> Steps {
     ]
 }
 
-fn then(mut steps: Steps, more: Steps) -> Steps {
-    steps.extend(more);
-    steps
-}
-
 fn asked(talk: &Talk) -> Steps {
     vec![("question", client(&talk.asks()))]
 }
@@ -236,34 +233,4 @@ fn answered(talk: &Talk) -> Steps {
         ("question", client(&talk.asks())),
         ("answer", backend(&talk.answers())),
     ]
-}
-
-/// Fragments of one of the sequence's datagrams, which is told by its number.
-fn cut(
-    talk: &Talk,
-    frame: &Frame,
-    side: Side,
-    datagram: u16,
-    pieces: &[(usize, usize)],
-) -> Vec<(Side, Vec<u8>)> {
-    let frames: Vec<Frame> = pieces
-        .iter()
-        .map(|&(start, length)| frame.clone().cut(start, length))
-        .collect();
-    let mut frames = sent(side, &frames);
-    for (_, frame) in &mut frames {
-        identify(frame, talk.first + datagram);
-    }
-    frames
-}
-
-/// Gives a fragment an identification, which tells it from those of other datagrams.
-pub fn identify(frame: &mut [u8], identification: u16) {
-    let bytes = identification.to_be_bytes();
-    if frame[14] >> 4 == 4 {
-        frame[14 + 4..14 + 6].copy_from_slice(&bytes);
-        right_checksum(frame);
-    } else {
-        frame[14 + 40 + 6..14 + 40 + 8].copy_from_slice(&bytes);
-    }
 }

@@ -1,6 +1,6 @@
 //! Segments.
 
-use super::{FAR, Sequence, WINDOW, backend, client, closed, established, goes_on, then};
+use super::{FAR, Sequence, WINDOW, backend, client, closed, established, goes_on};
 use crate::netfilter::world::{ALL, Side};
 use crate::support::frame::{SYN, tcp};
 
@@ -14,7 +14,7 @@ pub const SEQUENCES: &[Sequence] = &[
         name: "the client closes first, the backend goes on",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 established(talk),
                 vec![
                     ("client's FIN", client(&talk.c("FA", 10, 10))),
@@ -27,14 +27,15 @@ pub const SEQUENCES: &[Sequence] = &[
                     ("backend's FIN", backend(&talk.b("FA", 14, 11))),
                     ("last ACK", client(&talk.c("A", 11, 15))),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "the backend closes first, the client goes on",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 established(talk),
                 vec![
                     ("backend's FIN", backend(&talk.b("FA", 10, 10))),
@@ -47,14 +48,15 @@ pub const SEQUENCES: &[Sequence] = &[
                     ("client's FIN", client(&talk.c("FA", 14, 11))),
                     ("last ACK", backend(&talk.b("A", 11, 15))),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "both close at the same time",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 established(talk),
                 vec![
                     ("client's FIN", client(&talk.c("FA", 10, 10))),
@@ -62,7 +64,8 @@ pub const SEQUENCES: &[Sequence] = &[
                     ("client's ACK", client(&talk.c("A", 11, 11))),
                     ("backend's ACK", backend(&talk.b("A", 11, 11))),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -179,7 +182,7 @@ pub const SEQUENCES: &[Sequence] = &[
         name: "the client resets",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 established(talk),
                 vec![
                     ("RST", client(&talk.c("R", 10, 10))),
@@ -192,14 +195,15 @@ pub const SEQUENCES: &[Sequence] = &[
                         client(&talk.c("PA", 10, 10).payload(b"more")),
                     ),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "the backend resets",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 established(talk),
                 vec![
                     ("RST", backend(&talk.b("RA", 10, 10))),
@@ -207,99 +211,96 @@ pub const SEQUENCES: &[Sequence] = &[
                         "client's late data",
                         client(&talk.c("PA", 10, 10).payload(b"more")),
                     ),
-                    ("SYN", client(&talk.c("S", FAR, 0))),
-                    ("SYN-ACK", backend(&talk.b("SA", FAR, FAR))),
+                    ("next SYN", client(&talk.c("S", FAR, 0))),
+                    ("next SYN-ACK", backend(&talk.b("SA", FAR, FAR))),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "a RST in the window, but not at its edge",
         of: ALL,
         steps: |talk| {
-            then(
-                then(
-                    established(talk),
-                    vec![("RST", client(&talk.c("R", 110, 10)))],
-                ),
-                then(
-                    vec![("backend's challenge", backend(&talk.b("A", 10, 10)))],
-                    goes_on(talk),
-                ),
-            )
+            [
+                established(talk),
+                vec![
+                    ("RST", client(&talk.c("R", 110, 10))),
+                    ("backend's challenge", backend(&talk.b("A", 10, 10))),
+                ],
+                goes_on(talk),
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "a RST out of the window",
         of: ALL,
         steps: |talk| {
-            then(
-                then(
-                    established(talk),
-                    vec![
-                        ("client's RST", client(&talk.c("R", FAR, 10))),
-                        ("backend's RST", backend(&talk.b("R", FAR, 10))),
-                    ],
-                ),
+            [
+                established(talk),
+                vec![
+                    ("client's RST", client(&talk.c("R", FAR, 10))),
+                    ("backend's RST", backend(&talk.b("R", FAR, 10))),
+                ],
                 goes_on(talk),
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "data out of the window",
         of: ALL,
         steps: |talk| {
-            then(
-                then(
-                    established(talk),
-                    vec![
-                        ("client's", client(&talk.c("PA", FAR, 10).payload(b"more"))),
-                        (
-                            "client's, long ago",
-                            client(&talk.c("PA", FAR.wrapping_neg(), 10).payload(b"more")),
-                        ),
-                        (
-                            "backend's",
-                            backend(&talk.b("PA", FAR, 10).payload(b"more")),
-                        ),
-                        (
-                            "client's beyond the edge",
-                            client(&talk.c("PA", 10 + WINDOW, 10).payload(b"more")),
-                        ),
-                        (
-                            "client's up to the edge",
-                            client(&talk.c("PA", 6 + WINDOW, 10).payload(b"more")),
-                        ),
-                    ],
-                ),
+            [
+                established(talk),
+                vec![
+                    ("client's", client(&talk.c("PA", FAR, 10).payload(b"more"))),
+                    (
+                        "client's, long ago",
+                        client(&talk.c("PA", FAR.wrapping_neg(), 10).payload(b"more")),
+                    ),
+                    (
+                        "backend's",
+                        backend(&talk.b("PA", FAR, 10).payload(b"more")),
+                    ),
+                    (
+                        "client's beyond the edge",
+                        client(&talk.c("PA", 10 + WINDOW, 10).payload(b"more")),
+                    ),
+                    (
+                        "client's up to the edge",
+                        client(&talk.c("PA", 6 + WINDOW, 10).payload(b"more")),
+                    ),
+                ],
                 goes_on(talk),
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "data is acknowledged that was not sent",
         of: ALL,
         steps: |talk| {
-            then(
-                then(
-                    established(talk),
-                    vec![
-                        ("client's", client(&talk.c("PA", 10, FAR).payload(b"more"))),
-                        (
-                            "backend's",
-                            backend(&talk.b("PA", 10, FAR).payload(b"more")),
-                        ),
-                    ],
-                ),
+            [
+                established(talk),
+                vec![
+                    ("client's", client(&talk.c("PA", 10, FAR).payload(b"more"))),
+                    (
+                        "backend's",
+                        backend(&talk.b("PA", 10, FAR).payload(b"more")),
+                    ),
+                ],
                 goes_on(talk),
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "old data, and a question whether anybody is there",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 established(talk),
                 vec![
                     (
@@ -314,72 +315,72 @@ pub const SEQUENCES: &[Sequence] = &[
                     ("backend's keepalive", backend(&talk.b("A", 9, 10))),
                     ("client's old ACK", client(&talk.c("A", 10, 0))),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "a SYN in a connection",
         of: ALL,
         steps: |talk| {
-            then(
-                then(
-                    established(talk),
-                    vec![
-                        ("client's, in the window", client(&talk.c("S", 20, 0))),
-                        ("backend's challenge", backend(&talk.b("A", 10, 10))),
-                        ("client's, out of the window", client(&talk.c("S", FAR, 0))),
-                        ("backend's challenge again", backend(&talk.b("A", 10, 10))),
-                        ("backend's", backend(&talk.b("S", FAR, 0))),
-                        ("backend's SYN-ACK", backend(&talk.b("SA", FAR, 0))),
-                    ],
-                ),
+            [
+                established(talk),
+                vec![
+                    ("client's, in the window", client(&talk.c("S", 20, 0))),
+                    ("backend's challenge", backend(&talk.b("A", 10, 10))),
+                    ("client's, out of the window", client(&talk.c("S", FAR, 0))),
+                    ("backend's challenge again", backend(&talk.b("A", 10, 10))),
+                    ("backend's", backend(&talk.b("S", FAR, 0))),
+                    ("backend's SYN-ACK", backend(&talk.b("SA", FAR, 0))),
+                ],
                 goes_on(talk),
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "a FIN out of the window",
         of: ALL,
         steps: |talk| {
-            then(
-                then(
-                    established(talk),
-                    vec![
-                        ("client's FIN", client(&talk.c("FA", FAR, 10))),
-                        ("backend's FIN", backend(&talk.b("FA", FAR, 10))),
-                    ],
-                ),
+            [
+                established(talk),
+                vec![
+                    ("client's FIN", client(&talk.c("FA", FAR, 10))),
+                    ("backend's FIN", backend(&talk.b("FA", FAR, 10))),
+                ],
                 goes_on(talk),
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "the port is used again after closing",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 closed(talk),
                 vec![
                     ("next SYN", client(&talk.c("S", FAR, 0))),
                     ("next SYN-ACK", backend(&talk.b("SA", FAR, FAR))),
                     ("next ACK", client(&talk.c("A", FAR, FAR))),
                     (
-                        "data",
+                        "next data",
                         client(&talk.c("PA", FAR, FAR).payload(b"ten bytes.")),
                     ),
                     (
-                        "backend's data",
+                        "backend's next data",
                         backend(&talk.b("PA", FAR, FAR + 10).payload(b"ten bytes.")),
                     ),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "the port is used again with an earlier number",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 closed(talk),
                 vec![
                     ("next SYN", client(&talk.c("S", FAR.wrapping_neg(), 0))),
@@ -389,29 +390,31 @@ pub const SEQUENCES: &[Sequence] = &[
                     ),
                     ("next ACK", client(&talk.c("A", FAR.wrapping_neg(), FAR))),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "segments after closing",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 closed(talk),
                 vec![
                     ("backend's FIN again", backend(&talk.b("FA", 10, 11))),
                     ("last ACK again", client(&talk.c("A", 11, 11))),
                     (
-                        "client's data",
+                        "client's late data",
                         client(&talk.c("PA", 11, 11).payload(b"more")),
                     ),
                     ("backend's RST", backend(&talk.b("R", 11, 11))),
                     (
-                        "client's data again",
+                        "client's late data again",
                         client(&talk.c("PA", 11, 11).payload(b"more")),
                     ),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -466,53 +469,49 @@ pub const SEQUENCES: &[Sequence] = &[
         name: "control bits that do not go together, in a connection",
         of: ALL,
         steps: |talk| {
-            then(
-                then(
-                    established(talk),
-                    vec![
-                        ("none", client(&talk.c("", 10, 10))),
-                        ("FIN, PSH and URG", client(&talk.c("FPU", 10, 10))),
-                        ("SYN and FIN", client(&talk.c("SF", 10, 10))),
-                        (
-                            "data without ACK",
-                            client(&talk.c("P", 10, 10).payload(b"more")),
-                        ),
-                    ],
-                ),
+            [
+                established(talk),
+                vec![
+                    ("none", client(&talk.c("", 10, 10))),
+                    ("FIN, PSH and URG", client(&talk.c("FPU", 10, 10))),
+                    ("SYN and FIN", client(&talk.c("SF", 10, 10))),
+                    (
+                        "data without ACK",
+                        client(&talk.c("P", 10, 10).payload(b"more")),
+                    ),
+                ],
                 goes_on(talk),
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
         name: "wrong checksums of TCP",
         of: ALL,
         steps: |talk| {
-            then(
-                then(
-                    vec![(
-                        "wrong SYN",
-                        client(&talk.c("S", 0, 0).checksum_off_by(0x101)),
-                    )],
-                    established(talk),
-                ),
-                then(
-                    vec![
-                        (
-                            "client's wrong data",
-                            client(&talk.c("PA", 10, 10).payload(b"more").checksum_off_by(0x101)),
-                        ),
-                        (
-                            "backend's wrong data",
-                            backend(&talk.b("PA", 10, 10).payload(b"more").checksum_off_by(0x101)),
-                        ),
-                        (
-                            "client's wrong RST",
-                            client(&talk.c("R", 10, 10).checksum_off_by(0x101)),
-                        ),
-                    ],
-                    goes_on(talk),
-                ),
-            )
+            [
+                vec![(
+                    "wrong SYN",
+                    client(&talk.c("S", 0, 0).checksum_off_by(0x101)),
+                )],
+                established(talk),
+                vec![
+                    (
+                        "client's wrong data",
+                        client(&talk.c("PA", 10, 10).payload(b"more").checksum_off_by(0x101)),
+                    ),
+                    (
+                        "backend's wrong data",
+                        backend(&talk.b("PA", 10, 10).payload(b"more").checksum_off_by(0x101)),
+                    ),
+                    (
+                        "client's wrong RST",
+                        client(&talk.c("R", 10, 10).checksum_off_by(0x101)),
+                    ),
+                ],
+                goes_on(talk),
+            ]
+            .concat()
         },
     },
 ];

@@ -1,6 +1,6 @@
 //! Datagrams.
 
-use super::{Sequence, answered, asked, at, backend, client, then};
+use super::{Sequence, answered, asked, at, backend, client};
 use crate::netfilter::twin::REPLACED;
 use crate::netfilter::world::{ALL, Side};
 use crate::support::frame::udp;
@@ -10,13 +10,14 @@ pub const SEQUENCES: &[Sequence] = &[
         name: "a question and its answer",
         of: ALL,
         steps: |talk| {
-            then(
+            [
                 answered(talk),
                 vec![
                     ("next question", client(&talk.asks().payload(b"odd"))),
                     ("empty answer", backend(&talk.answers().payload(b""))),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -106,7 +107,7 @@ pub const SEQUENCES: &[Sequence] = &[
             let [source, destination] = talk.ends(Side::Backend, 0);
             let elsewhere = at(talk.world.backend(), 4000);
             let [_, unknown] = talk.ends(Side::Backend, 5);
-            then(
+            [
                 asked(talk),
                 vec![
                     (
@@ -119,7 +120,8 @@ pub const SEQUENCES: &[Sequence] = &[
                     ),
                     ("the right one", backend(&talk.answers())),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {
@@ -139,7 +141,7 @@ pub const SEQUENCES: &[Sequence] = &[
                 talk.world.other()
             };
             let answer = udp(&talk.backend(), &at(peer, talk.first + port)).payload(b"you too");
-            then(
+            [
                 asked(talk),
                 vec![
                     ("other's question", client(&asks())),
@@ -147,7 +149,8 @@ pub const SEQUENCES: &[Sequence] = &[
                     ("first one's answer", backend(&talk.answers())),
                     ("other's next question", client(&asks())),
                 ],
-            )
+            ]
+            .concat()
         },
     },
     Sequence {

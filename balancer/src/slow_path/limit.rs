@@ -13,7 +13,8 @@ pub const TOTAL: u32 = 1000;
 /// Answers a second to one source, an IPv4 address or an IPv6 network of 64 bits, and how many may come at once.
 pub const SOURCE: u32 = 50;
 
-/// How many sources are known at a time. Others wait until one of them was quiet for a second.
+/// How many sources are known at a time, at most. Before there are more, those that were quiet for a second are forgotten: they have
+/// their whole share again. That makes room: each of the others had an answer within the last 1.02 seconds, in which there are 2,020.
 const SOURCES: usize = 8192;
 
 /// A token bucket, which is full after a second.
@@ -50,8 +51,6 @@ impl Bucket {
 pub struct Limits {
     total: Bucket,
     sources: HashMap<IpAddr, Bucket>,
-    /// When the quiet ones were last forgotten.
-    cleared: Instant,
 }
 
 impl Limits {
@@ -61,7 +60,6 @@ impl Limits {
         Self {
             total: Bucket::new(TOTAL, now),
             sources: HashMap::new(),
-            cleared: now,
         }
     }
 
@@ -72,19 +70,11 @@ impl Limits {
         if self.total.is_empty() {
             return false;
         }
-        let source = network(source);
-        if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {
-            if now.saturating_duration_since(self.cleared) < QUIET {
-                return false;
-            }
-            self.cleared = now;
+        if self.sources.len() >= SOURCES {
             self.sources
                 .retain(|_, bucket| now.saturating_duration_since(bucket.at) < QUIET);
-            if self.sources.len() >= SOURCES {
-                return false;
-            }
         }
-        let bucket = self.sources.entry(source);
+        let bucket = self.sources.entry(network(source));
         let bucket = bucket.or_insert_with(|| Bucket::new(SOURCE, now));
         bucket.fill(now);
         if bucket.is_empty() {
@@ -152,13 +142,15 @@ mod tests {
     fn sources_are_forgotten() {
         let mut now = Instant::now();
         let mut limits = Limits::new(now);
-        for round in 0..40_u32 {
-            for host in 0..TOTAL {
-                let source = IpAddr::from((0x0a00_0000 + round * TOTAL + host).to_be_bytes());
-                limits.allow(source, now);
-            }
-            now += Duration::from_secs(1);
+        let mut hosts = (0x0a00_0000_u32..).map(|host| IpAddr::from(host.to_be_bytes()));
+        for round in 0..320 {
+            // New ones each time: all are told that the total has an answer for.
+            let told = hosts.by_ref().take(TOTAL as usize);
+            let told = told.filter(|&host| limits.allow(host, now)).count();
+            let all = if round == 0 { TOTAL } else { TOTAL / 8 };
+            assert_eq!(told, all as usize, "round {round}");
             assert!(limits.sources.len() <= SOURCES);
+            now += Duration::from_millis(125);
         }
         assert_eq!(count(&mut limits, "192.0.2.1", 1, now), 1);
     }

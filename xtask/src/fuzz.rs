@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{run, setup, workspace::Workspace};
 
 /// Coverage as libFuzzer wants it, which the compiler has without unstable options; numbers that overflow are errors.
-const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+const RUSTFLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions";
 
@@ -94,6 +94,7 @@ fn libfuzzer(workspace: &Workspace, toolchain: &Toolchain, target: &str) -> Comm
     // With the target named, the flags are not those of build scripts.
     let mut cargo = workspace.cargo(["test", "--release", "--package", "balancer-fuzz"]);
     cargo
+        .args(["--features", "libfuzzer"])
         .args(["--target", &toolchain.host, "--", "--exact", target])
         .args(["--nocapture", "--"])
         .env("RUSTFLAGS", RUSTFLAGS)

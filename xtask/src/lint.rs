@@ -29,17 +29,25 @@ pub fn lint(workspace: &Workspace) -> anyhow::Result<()> {
     )?;
     // The lints of `balancer` run its build script.
     setup::setup(workspace)?;
-    timed(
-        "lints",
-        &mut workspace.cargo([
-            "clippy",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-Dwarnings",
-        ]),
-    )?;
+    // The second run finds all but the fuzz targets checked.
+    for (what, features) in [
+        ("lints", ""),
+        ("lints under libFuzzer", "balancer-fuzz/libfuzzer"),
+    ] {
+        timed(
+            what,
+            &mut workspace.cargo([
+                "clippy",
+                "--locked",
+                "--workspace",
+                "--all-targets",
+                "--features",
+                features,
+                "--",
+                "-Dwarnings",
+            ]),
+        )?;
+    }
     let tools = find_tools(&workspace.tools_dir())?;
     let target = BpfTarget::host();
     let target_dir = ebpf_target_dir(&workspace.target_dir(), &target);

@@ -1,7 +1,7 @@
 //! Fuzz targets: each takes any bytes, and fails when what must hold of them does not.
 //!
 //! As tests they run on the inputs in `corpus/` of this package, on seeds made from the vectors and examples, and for some seconds
-//! on what chance makes of both. With `--cfg fuzzing`, by `cargo xtask fuzz`, the same tests are libFuzzer's, which is guided by what
+//! on what chance makes of both. With feature `libfuzzer`, by `cargo xtask fuzz`, the same tests are libFuzzer's, which is guided by what
 //! code an input reaches.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
@@ -12,9 +12,9 @@ mod control;
 mod errors;
 mod fragments;
 mod layout;
-#[cfg(fuzzing)]
+#[cfg(feature = "libfuzzer")]
 mod libfuzzer;
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 mod mutate;
 mod parser;
 mod pipeline;

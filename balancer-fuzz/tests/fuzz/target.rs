@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The committed inputs of a target.
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("corpus")
@@ -18,7 +18,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
 
 /// Gives `check` the inputs of the corpus and the seeds, then what chance makes of them, for `BALANCER_FUZZ_SECONDS`, or five.
 /// `BALANCER_FUZZ_INPUT` names a file to be given alone. What fails is written to a file.
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 pub fn run(name: &str, seeds: fn() -> Vec<Vec<u8>>, check: fn(&[u8])) {
     use crate::support::chance::{Chance, seed};
     use std::panic::{catch_unwind, resume_unwind};
@@ -60,7 +60,7 @@ pub fn run(name: &str, seeds: fn() -> Vec<Vec<u8>>, check: fn(&[u8])) {
 
 /// Hands the target to libFuzzer, whose arguments are those of the test program behind `--`. `BALANCER_FUZZ_SEEDS` names a folder
 /// that the seeds are written to first.
-#[cfg(fuzzing)]
+#[cfg(feature = "libfuzzer")]
 pub fn run(name: &str, seeds: fn() -> Vec<Vec<u8>>, check: fn(&[u8])) {
     if let Some(folder) = env::var_os("BALANCER_FUZZ_SEEDS") {
         for (number, seed) in seeds().iter().enumerate() {

@@ -282,6 +282,39 @@ fn there_are_limits_to_services_and_backends() {
 }
 
 #[test]
+fn there_is_a_limit_to_the_ports_of_all_services() {
+    // 16 with all ports have 16 less than the most, and one service more has the rest.
+    let text = |services: u16, last: u16| {
+        let mut text = "[datapath]\ninterfaces = [\"eth0\"]\n".to_owned();
+        for service in 1..=services {
+            let last = if service == 17 { last } else { 65_535 };
+            write!(
+                text,
+                "[[service]]\nname = \"s{service}\"\nlisten = \"192.0.2.{service}:1-{last}\"\nbackend = [{{ address = \"10.0.0.3\" }}]\n"
+            )
+            .unwrap();
+        }
+        text
+    };
+    let ports = |config: Config| {
+        let services = config.services.iter();
+        services.map(|it| it.listen.ports.count()).sum::<usize>()
+    };
+    assert_eq!(ports(good(&text(17, 16))), 1 << 20);
+    let errors = parse("lb.toml", &text(17, 17)).unwrap_err();
+    assert_eq!(
+        lines(&errors),
+        "lb.toml:69:10: up to here services listen on 1048577 ports\n"
+    );
+    // It is said once, however many there are.
+    let errors = parse("lb.toml", &text(255, 65_535)).unwrap_err();
+    assert_eq!(
+        lines(&errors),
+        "lb.toml:69:10: up to here services listen on 1114095 ports\n"
+    );
+}
+
+#[test]
 fn every_example_parses() {
     let mut seen = 0;
     for entry in std::fs::read_dir(root("configs")).unwrap() {

@@ -12,6 +12,9 @@ use super::service::Draft;
 const MAX_SERVICES: usize = 4096;
 /// How many backends all services together may have.
 const MAX_BACKENDS: usize = 16_384;
+/// On how many ports all services together may listen. Each is an entry of the image, which takes 64 to 256 bytes of it.
+const MAX_LISTENERS: usize = 1 << 20;
+
 /// Checks all services against each other.
 pub(super) fn check(drafts: &[Draft<'_>], errors: &mut Errors) {
     check_numbers(drafts, errors);
@@ -43,6 +46,21 @@ fn check_numbers(drafts: &[Draft<'_>], errors: &mut Errors) {
             .help(format!(
                 "all services together can have {MAX_BACKENDS} backends"
             ));
+    }
+    let mut listeners = 0;
+    for listen in drafts.iter().filter_map(|draft| draft.listen.as_ref()) {
+        listeners += listen.value.ports.count();
+        if listeners > MAX_LISTENERS {
+            errors
+                .add(
+                    &listen.span,
+                    format!("up to here services listen on {listeners} ports"),
+                )
+                .help(format!(
+                    "all services together can listen on {MAX_LISTENERS} ports; one that several listen on counts for each"
+                ));
+            return;
+        }
     }
 }
 

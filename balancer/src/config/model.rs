@@ -186,6 +186,12 @@ impl PortRange {
         (self.first..=self.last).contains(&port)
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(self) -> usize {
+        (self.first..=self.last).len()
+    }
+
     /// The port, where there is only one.
     #[must_use]
     pub fn single(self) -> Option<u16> {

@@ -297,3 +297,40 @@ fn other_fragments_reach_the_kernel_in_any_order() {
     assert_eq!(echo.datagrams(), 0);
     assert_eq!(site.status().packets.dropped, 0);
 }
+
+/// While most of what waits waits for nothing, little of it is kept; and all again when that has ended.
+#[test]
+fn a_flood_of_fragments_is_not_kept() {
+    const BATCH: u16 = 100;
+    let Some((site, echo)) = site("orphans") else {
+        return;
+    };
+    let port = RawPort::open(&site.client, "eth0").unwrap();
+    let orphans = || site.drops().drops["fragment_orphan"];
+    let mut number = 0_u16;
+    eventually("what waits for nothing to be dropped", PATIENCE, || {
+        for _ in 0..BATCH {
+            number += 1;
+            port.send(&cut(&site, false, number).frames[1]).unwrap();
+        }
+        orphans() > 0
+    })
+    .unwrap();
+    let slow = site.status().slow_path;
+    assert!(slow.held["fragment"] > 1000, "{slow:?}");
+    // A batch has more that wait than are kept of a flood.
+    eventually("a batch to arrive whole", PATIENCE, || {
+        let (before, dropped) = (echo.datagrams(), orphans());
+        for _ in 0..BATCH {
+            number += 1;
+            for frame in cut(&site, true, number).frames.iter().rev() {
+                port.send(frame).unwrap();
+            }
+        }
+        let all = before + u64::from(BATCH);
+        eventually("it to arrive", SOON, || echo.datagrams() == all).is_ok() && orphans() == dropped
+    })
+    .unwrap();
+    let slow = site.status().slow_path;
+    assert_eq!((slow.overflowed, slow.failed), (0, 0));
+}

@@ -101,7 +101,8 @@ impl Scene {
         let image = compile(1, &config.services, &ids, ports, |_| Some(INGRESS));
         let sizes = Sizes {
             connections,
-            half_open: connections,
+            // So many that the screen never comes up: half of them are let in, and here all are half-open for a moment.
+            half_open: connections * 2,
             lookup: FlowLookup::Table,
         };
         let paths: Vec<_> = config.services.iter().flat_map(paths).collect();

@@ -16,7 +16,7 @@ use balancer::config::{self, Config, FlowLookup};
 use balancer::daemon::tables::Tables;
 use balancer::datapath::compile::{ServiceIds, compile};
 use balancer::datapath::flows::{FlowTable, Pass};
-use balancer::datapath::kernel::{Back, Kernel, Sizes};
+use balancer::datapath::kernel::{Back, Kernel, Sizes, Work};
 use balancer::datapath::pins::Pins;
 use balancer::datapath::schedule;
 use balancer_common::family::{Family as _, V4};
@@ -192,8 +192,8 @@ fn in_kernel(criterion: &mut Criterion, pins: &Arc<Pins>) -> anyhow::Result<()> 
     for size in SIZES {
         // Each configuration replaces every backend of the one before; ids are given anew.
         let configs = [parse(&text(size, 0))?, parse(&text(size, 1))?];
-        let kernel = Kernel::load(sizes, Back::Transmit, None)?;
-        let mut tables = Tables::new(kernel, Arc::clone(pins), configs[0].clone(), None)?;
+        let kernel = Kernel::load(sizes, Work::Kernel(Back::Transmit), None)?;
+        let mut tables = Tables::new(kernel, Arc::clone(pins), configs[0].clone(), None, None)?;
         let mut turn = 0;
         let mut failure = None;
         criterion.bench_function(&format!("apply/{size}"), |bencher| {

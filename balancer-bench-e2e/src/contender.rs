@@ -20,6 +20,8 @@ use crate::site::Site;
 pub enum Contender {
     /// This project.
     Balancerd,
+    /// The same with its pipeline in user space.
+    Userspace,
     /// iptables-legacy: statistic nth with DNAT, masquerade.
     Iptables,
     /// nft: a map by numgen inc with DNAT, masquerade.
@@ -32,10 +34,17 @@ pub enum Contender {
 
 impl Contender {
     /// All of them, without the floor.
-    pub const ALL: [Self; 4] = [Self::Balancerd, Self::Iptables, Self::Nft, Self::Routing];
-    /// With it.
-    pub const AND_FLOOR: [Self; 5] = [
+    pub const ALL: [Self; 5] = [
         Self::Balancerd,
+        Self::Userspace,
+        Self::Iptables,
+        Self::Nft,
+        Self::Routing,
+    ];
+    /// With it.
+    pub const AND_FLOOR: [Self; 6] = [
+        Self::Balancerd,
+        Self::Userspace,
         Self::Iptables,
         Self::Nft,
         Self::Routing,
@@ -46,6 +55,7 @@ impl Contender {
     pub fn name(self) -> &'static str {
         match self {
             Self::Balancerd => "balancerd",
+            Self::Userspace => "balancerd, userspace",
             Self::Iptables => "iptables nth",
             Self::Nft => "nft numgen",
             Self::Routing => "routing, no NAT",
@@ -58,7 +68,7 @@ impl Contender {
         match self {
             Self::Iptables => Some(("iptables-legacy", "--version")),
             Self::Nft => Some(("nft", "--version")),
-            Self::Balancerd | Self::Routing | Self::Wire => None,
+            Self::Balancerd | Self::Userspace | Self::Routing | Self::Wire => None,
         }
     }
 
@@ -70,7 +80,7 @@ impl Contender {
     /// What the far ends put on the box.
     pub fn beside(self) -> Beside {
         match self {
-            Self::Balancerd => Beside::Nothing,
+            Self::Balancerd | Self::Userspace => Beside::Nothing,
             Self::Iptables | Self::Nft | Self::Routing => Beside::Idle,
             Self::Wire => Beside::HandOver,
         }
@@ -163,8 +173,11 @@ impl Setup {
         task: Task,
     ) -> anyhow::Result<Self> {
         match contender {
-            Contender::Balancerd => {
+            Contender::Balancerd | Contender::Userspace => {
                 let mut lines = many_ports(site)?;
+                if contender == Contender::Userspace {
+                    lines += "\nengine = \"userspace\"";
+                }
                 if task.service == Service::Datagrams {
                     // Connections that are opened by one packet each are not to be taken for a flood.
                     lines += "\nmax_half_open = 262144";

@@ -103,6 +103,7 @@ fn draw(figure: &Figure, file: &Path) -> Result<(), Box<dyn std::error::Error>> 
 fn color(contender: Contender) -> RGBColor {
     match contender {
         Contender::Balancerd => RGBColor(0, 114, 178),
+        Contender::Userspace => RGBColor(86, 180, 233),
         Contender::Iptables => RGBColor(213, 94, 0),
         Contender::Nft => RGBColor(230, 159, 0),
         Contender::Routing => RGBColor(120, 120, 120),

@@ -5,7 +5,7 @@ use crate::hop::Hop;
 use crate::verdict::{Drop, VERDICTS};
 
 /// The version of everything that is pinned. A daemon that finds another one refuses; it never misreads.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// How many services can have an id: twice as many as a configuration may have, so that one may replace all of another.
 pub const MAX_SERVICES: u32 = 8192;
@@ -32,7 +32,13 @@ pub mod program {
     /// The one that interfaces have.
     pub const BALANCER: &str = "balancer";
 
-    /// All.
+    /// The one that interfaces have with engine `userspace`.
+    pub const STEER: &str = "steer";
+
+    /// What the daemon asks for a route, with engine `userspace`.
+    pub const ROUTE: &str = "route";
+
+    /// All of engine `kernel`.
     pub const ALL: [&str; 1 + Part::ALL.len()] = [BALANCER, of(Part::Fragments), of(Part::Errors)];
 
     /// That of a part.
@@ -49,6 +55,9 @@ pub mod program {
 /// came in by as out of any other, by a redirect. A veth wakes its peer for frames transmitted from within the program
 /// (`XDP_TX`) only if there is an XDP program on the peer too.
 pub const REDIRECTS_BACK: &str = "REDIRECTS_BACK";
+
+/// The name of a constant of the same kind. Not 0: with engine `userspace` and no daemon packets for it are dropped.
+pub const DROPS_ON_LOSS: &str = "DROPS_ON_LOSS";
 
 /// The name of another constant, the [`crate::table::Geometry`] of the flow tables.
 pub const GEOMETRY: &str = "GEOMETRY";
@@ -84,6 +93,8 @@ pub mod map {
     pub const SOCKETS: &str = "SOCKETS";
     /// How many packets of a [kind](super::budget) the program may hand over in a span on each CPU. Not pinned.
     pub const BUDGETS: &str = "BUDGETS";
+    /// The rows of the [screen](crate::screen). Not pinned.
+    pub const SCREEN: &str = "SCREEN";
     /// [`crate::hop::HopCell`] by number.
     pub const HOPS: &str = "HOPS";
     /// The current [`crate::image`], an array in an array of one.
@@ -98,6 +109,8 @@ pub mod map {
     pub const TICKETS: &str = "TICKETS";
     /// [`super::Stats`] per CPU, one.
     pub const STATS: &str = "STATS";
+    /// [`super::Stats`] of the workers of engine `userspace`, one; the program does not use it.
+    pub const WORKERS_STATS: &str = "WORKERS_STATS";
     /// [`super::BackendStats`] per CPU, by backend id.
     pub const BACKEND_STATS: &str = "BACKEND_STATS";
     /// [`super::ServiceStats`] per CPU, by service id.
@@ -107,7 +120,7 @@ pub mod map {
     /// [`super::Identity`] of backends by id; the program does not use it.
     pub const BACKENDS: &str = "BACKENDS";
     /// All that are pinned.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 21] = [
         DATAGRAMS_V4,
         DATAGRAMS_V6,
         PROGRAMS,
@@ -124,6 +137,7 @@ pub mod map {
         PATHS,
         TICKETS,
         STATS,
+        WORKERS_STATS,
         BACKEND_STATS,
         SERVICE_STATS,
         SERVICES,
@@ -158,6 +172,20 @@ pub struct Link {
     pub sockets: u32,
     /// The longest packet that may leave by it, from the network header on, in bytes.
     pub mtu: u32,
+}
+
+/// A question for a route, and its answer: the frame that the program is run on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// Source and destination of what is to be sent, as a [`Family::Pair`](crate::family::Family::Pair).
+    pub addresses: [u64; 4],
+    /// The way; not known when there is none.
+    pub hop: Hop,
+    /// The interface whose tables are asked.
+    pub interface: u32,
+    /// 4 or 6.
+    pub version: u32,
 }
 
 /// What stands before a frame that is handed to the slow path.
@@ -203,6 +231,13 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.verdicts.iter_mut().zip(other.verdicts) {
+            *sum += count;
+        }
+    }
+
     /// Frames that the program was given. Each has one verdict, so they need no counter of their own.
     #[must_use]
     pub fn received(&self) -> u64 {
@@ -235,6 +270,27 @@ pub struct BackendStats {
 }
 
 impl BackendStats {
+    /// Those of numbers in the order of the fields.
+    #[must_use]
+    pub const fn of([connections, to, to_bytes, from, from_bytes]: [u64; 5]) -> Self {
+        Self {
+            connections,
+            forward_packets: to,
+            forward_bytes: to_bytes,
+            reply_packets: from,
+            reply_bytes: from_bytes,
+        }
+    }
+
+    /// Adds another's.
+    pub const fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.forward_packets += other.forward_packets;
+        self.forward_bytes += other.forward_bytes;
+        self.reply_packets += other.reply_packets;
+        self.reply_bytes += other.reply_bytes;
+    }
+
     /// Counts a packet of `length` bytes.
     #[inline(always)]
     pub const fn count_packet(&mut self, reply: bool, length: u16) {
@@ -261,6 +317,23 @@ pub struct ServiceStats {
 }
 
 impl ServiceStats {
+    /// Those of numbers in the order of the fields.
+    #[must_use]
+    pub const fn of([no_backend, ports_exhausted, table_full]: [u64; 3]) -> Self {
+        Self {
+            no_backend,
+            ports_exhausted,
+            table_full,
+        }
+    }
+
+    /// Adds another's.
+    pub const fn add(&mut self, other: &Self) {
+        self.no_backend += other.no_backend;
+        self.ports_exhausted += other.ports_exhausted;
+        self.table_full += other.table_full;
+    }
+
     /// Counts a connection that was refused, if it is for one of these reasons.
     #[inline(always)]
     pub const fn count(&mut self, reason: Drop) {
@@ -304,6 +377,7 @@ impl Default for Identity {
 const _: () = {
     assert!(size_of::<Globals>() == 72);
     assert!(size_of::<Link>() == 12);
+    assert!(size_of::<Question>() == 56);
     // The kernel wants a multiple of 4, 32 at most.
     assert!(size_of::<Note>() == 8);
     assert!(size_of::<Path>() == 32);

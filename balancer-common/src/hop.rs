@@ -36,6 +36,12 @@ impl Hop {
         }
     }
 
+    /// The hop of two words as it lies in memory.
+    #[must_use]
+    pub const fn of_memory(words: [u64; 2]) -> Self {
+        Self { words }
+    }
+
     /// The way back of a frame that came in by interface `index`: `macs` are its first twelve bytes.
     #[inline(always)]
     #[must_use]

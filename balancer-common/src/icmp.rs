@@ -79,6 +79,15 @@ impl Stage for Errors {
     }
 }
 
+/// The tuple of the flow that an error goes with.
+///
+/// # Errors
+/// [`Pass::OtherProtocol`] for what is no error about a connection.
+#[inline(always)]
+pub(crate) fn quoted_flow<F: Family, P: Packet>(packet: &P, l3: usize) -> Result<Tuple<F>, Exit> {
+    read(packet, l3).map(|quote| quote.tuple)
+}
+
 /// Reads an error and what it quotes.
 #[inline(always)]
 fn read<F: Family, P: Packet>(packet: &P, l3: usize) -> Result<Quote<F>, Exit> {

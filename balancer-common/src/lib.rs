@@ -31,6 +31,7 @@ pub mod pipeline;
 pub mod ports;
 pub mod screen;
 pub mod search;
+pub mod steer;
 pub mod table;
 pub mod tables;
 pub mod tuple;

@@ -84,6 +84,8 @@ reasons! {
         Fragment = "fragment",
         /// No connection knows it and no service listens for it.
         NoService = "no_service",
+        /// For engine `userspace`, whose daemon is gone.
+        NoDaemon = "no_daemon",
     }
 }
 
@@ -146,6 +148,10 @@ reasons! {
         Contended = "contended",
         /// A table was not there: the program runs before the daemon filled it.
         NotReady = "not_ready",
+        /// For engine `userspace`, whose daemon is gone.
+        NoDaemon = "no_daemon",
+        /// Engine `userspace` was too slow: no room where its daemon receives or sends.
+        QueueFull = "queue_full",
     }
 }
 

@@ -18,9 +18,13 @@ use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
+use balancer_common::abi::Question;
+use balancer_common::family::{V4, V6};
 use balancer_common::fragment::Fragments;
 use balancer_common::icmp::Errors;
 use balancer_common::pipeline::{self, Part, Stage, Whole};
+use balancer_common::steer;
+use balancer_common::tables::Tables;
 use balancer_common::verdict::{Exit, Way};
 
 use crate::maps::Maps;
@@ -62,6 +66,59 @@ fn fragments(context: XdpContext) -> u32 {
 #[xdp]
 fn errors(context: XdpContext) -> u32 {
     act(&context, decide::<Errors>(&context))
+}
+
+/// The entry point of engine `userspace`: hands to the daemon what is for the pipeline.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is that of the macro"
+)]
+#[xdp]
+fn steer(context: XdpContext) -> u32 {
+    if slow::is_given_back(&context) {
+        // The daemon has decided that it is the kernel's, and counted it.
+        return XDP_PASS;
+    }
+    let tables = Maps {
+        context: context.as_ptr(),
+    };
+    let interface = context.ingress_ifindex() as u32;
+    match steer::wants(&Frame::new(&context), &tables, interface) {
+        Ok(()) => slow::steer(&context),
+        Err(exit) => {
+            maps::count(exit.counter());
+            if exit.is_drop() { XDP_DROP } else { XDP_PASS }
+        }
+    }
+}
+
+/// Not for frames: answers a [`Question`], for engine `userspace`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is that of the macro"
+)]
+#[xdp]
+fn route(context: XdpContext) -> u32 {
+    let tables = Maps {
+        context: context.as_ptr(),
+    };
+    let (start, end) = (context.data(), context.data_end());
+    if start + size_of::<Question>() > end {
+        return XDP_DROP;
+    }
+    let question = start as *mut Question;
+    // SAFETY: the bytes are there, as was just compared; a frame begins at a multiple of 8.
+    unsafe {
+        let interface = (*question).interface;
+        let addresses = (*question).addresses;
+        let hop = if (*question).version == 6 {
+            Tables::<V6>::route(&tables, &addresses, interface)
+        } else {
+            Tables::<V4>::route(&tables, &addresses[0], interface)
+        };
+        (*question).hop = hop.unwrap_or_default();
+    }
+    XDP_PASS
 }
 
 /// What the frame gets from one stage.

@@ -79,13 +79,15 @@ static PORTS: Shared<Word, { PORT_WORDS as usize }> = Shared::new();
 #[btf_map]
 static SCREEN: Shared<Row, { ROWS as usize }> = Shared::new(); // nobody maps it, but so a row is a line of the cache
 #[btf_map]
-static GLOBALS: Array<Globals, 1> = Array::new();
+static GLOBALS: Shared<Globals, 1> = Shared::new();
 #[btf_map]
-static PATHS: Array<Path, { MAX_BACKENDS as usize }> = Array::new();
+static PATHS: Shared<Path, { MAX_BACKENDS as usize }> = Shared::new();
 #[btf_map]
-static TICKETS: Array<u64, { MAX_SERVICES as usize }> = Array::new();
+static TICKETS: Shared<u64, { MAX_SERVICES as usize }> = Shared::new();
 #[btf_map]
 static STATS: PerCpuArray<Stats, 1> = PerCpuArray::new();
+#[btf_map]
+static WORKERS_STATS: Array<Stats, 1> = Array::new();
 #[btf_map]
 static BACKEND_STATS: PerCpuArray<BackendStats, { MAX_BACKENDS as usize }> = PerCpuArray::new();
 #[btf_map]

@@ -3,7 +3,7 @@
 //! Without a daemon, and beyond the budget that it gives, a packet gets what it would get anyway.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::xdp_action::XDP_DROP;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{PerCpuArray, XskMap};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_meta};
@@ -13,7 +13,9 @@ use balancer_common::abi::{MAX_SOCKETS, Note, budget};
 use balancer_common::tables::Reception;
 use balancer_common::word::Word;
 
-use crate::maps::{LINKS, Shared};
+use balancer_common::verdict::{Drop, Exit, Pass};
+
+use crate::maps::{self, LINKS, Shared};
 
 #[btf_map]
 static SOCKETS: XskMap<{ MAX_SOCKETS as usize }> = XskMap::new();
@@ -86,6 +88,30 @@ pub extern "C" fn punt(context: *mut xdp_md, verdict: u32) -> u32 {
     }
 }
 
+/// [`balancer_common::abi::DROPS_ON_LOSS`].
+#[unsafe(no_mangle)]
+static DROPS_ON_LOSS: u8 = 0;
+
+/// Hands a packet to the daemon, which runs the pipeline. Gives the action.
+#[inline(always)]
+pub fn steer(context: &XdpContext) -> u32 {
+    // SAFETY: a static may be read; volatile, since the compiler must not take what stands here for what it is.
+    let drops = unsafe { (&raw const DROPS_ON_LOSS).read_volatile() != 0 };
+    let (lost, action) = if drops {
+        (Drop::NoDaemon.into(), XDP_DROP)
+    } else {
+        (Exit::from(Pass::NoDaemon), XDP_PASS)
+    };
+    let taken = socket(context).map(|socket| SOCKETS.redirect(socket, action.into()));
+    match taken {
+        Some(Ok(action)) => action,
+        _ => {
+            maps::count(lost.counter());
+            action
+        }
+    }
+}
+
 #[inline(always)]
 fn hand_over(context: &XdpContext, socket: u32, verdict: u32) -> u32 {
     // SAFETY: the pointer is to this CPU's own value.
@@ -98,11 +124,10 @@ fn hand_over(context: &XdpContext, socket: u32, verdict: u32) -> u32 {
         .unwrap_or_else(|action| action)
 }
 
-/// The socket of the queue that the packet came by; `None` when there is nobody, or the daemon has given it back: with
-/// metadata, which packets from elsewhere have not.
+/// The socket of the queue that the packet came by; `None` when there is nobody, or the daemon has given it back.
 #[inline(always)]
 fn socket(context: &XdpContext) -> Option<u32> {
-    if context.metadata() < context.data() {
+    if is_given_back(context) {
         return None;
     }
     let link = LINKS.get_ptr(context.ingress_ifindex() as u32)?;
@@ -111,6 +136,12 @@ fn socket(context: &XdpContext) -> Option<u32> {
     let queue = context.rx_queue_index();
     let socket = link.first_socket.wrapping_add(queue);
     (queue < link.sockets && SOCKETS.get(socket).is_some()).then_some(socket)
+}
+
+/// Whether the daemon has given a frame back: with metadata, which packets from elsewhere have not.
+#[inline(always)]
+pub fn is_given_back(context: &XdpContext) -> bool {
+    context.metadata() < context.data()
 }
 
 #[inline(always)]

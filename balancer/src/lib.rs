@@ -7,3 +7,4 @@ pub mod ctl;
 pub mod daemon;
 pub mod datapath;
 pub mod slow_path;
+pub mod userspace;

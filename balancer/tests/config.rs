@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use balancer::config::{
-    Backend, Config, ConfigError, ConfigErrors, Daemon, Datapath, FlowLookup, Listen, OnExit,
-    PortRange, Protocol, Rendering, Scheduler, Service, Share, SourceNat, Timeouts, XdpMode, parse,
-    schema,
+    Backend, Config, ConfigError, ConfigErrors, Daemon, Datapath, Engine, FlowLookup, Listen,
+    OnDaemonLoss, OnExit, PortRange, Protocol, Rendering, Scheduler, Service, Share, SourceNat,
+    Timeouts, XdpMode, parse, schema,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -48,11 +48,15 @@ fn defaults(interfaces: &[&str], services: Vec<Service>) -> Config {
         },
         datapath: Datapath {
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
+            engine: Engine::Kernel,
             xdp_mode: XdpMode::Auto,
             max_connections: 262_144,
             max_half_open: 65_536,
             source_ports: ports(1024, 32_767),
             flow_lookup: FlowLookup::Table,
+            worker_cpus: Vec::new(),
+            busy_poll: false,
+            on_daemon_loss: OnDaemonLoss::Pass,
         },
         timeouts: Timeouts {
             tcp_handshake: Duration::from_secs(30),
@@ -416,7 +420,7 @@ fn schema_and_documentation_have_the_same_keys() {
         assert_eq!(cells[2], default, "the default of {key}");
         let later = schema["x-not-supported-yet"] == true;
         assert_eq!(cells[3].ends_with("*Not supported yet.*"), later, "{key}");
-        let restart = schema["x-restart"] == true && !later && key != "datapath.engine";
+        let restart = schema["x-restart"] == true && !later;
         assert_eq!(cells[3].ends_with("*Restart.*"), restart, "{key}");
     }
 }

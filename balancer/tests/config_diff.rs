@@ -168,7 +168,7 @@ fn each_change_has_its_line() {
 fn keys_that_need_a_restart_are_those_of_the_schema() {
     let text = OLD.replace(
         "[datapath]\ninterfaces = [\"eth0\", \"eth1\"]",
-        "[daemon]\ncontrol_socket = \"/a\"\npin_path = \"/b\"\non_exit = \"keep\"\n[datapath]\ninterfaces = [\"eth0\"]\nxdp_mode = \"native\"\nmax_connections = 10\nmax_half_open = 5\nflow_lookup = \"hash\"\n",
+        "[daemon]\ncontrol_socket = \"/a\"\npin_path = \"/b\"\non_exit = \"keep\"\n[datapath]\ninterfaces = [\"eth0\"]\nxdp_mode = \"native\"\nmax_connections = 10\nmax_half_open = 5\nflow_lookup = \"hash\"\nengine = \"userspace\"\nworker_cpus = [1]\nbusy_poll = true\non_daemon_loss = \"drop\"\n",
     );
     let mut found = diff(&config(OLD), &config(&text)).restart_only;
     found.sort_unstable();
@@ -177,10 +177,9 @@ fn keys_that_need_a_restart_are_those_of_the_schema() {
         let Value::Object(keys) = &schema()["properties"][section]["properties"] else {
             panic!("{section}")
         };
-        // `engine` has one value, so it cannot change.
-        let restart = keys.iter().filter(|(name, key)| {
-            key["x-restart"] == true && key["x-not-supported-yet"] != true && *name != "engine"
-        });
+        let restart = keys
+            .iter()
+            .filter(|(_, key)| key["x-restart"] == true && key["x-not-supported-yet"] != true);
         wanted.extend(restart.map(|(name, _)| format!("{section}.{name}")));
     }
     wanted.sort_unstable();

@@ -20,7 +20,7 @@ use aya::programs::Xdp;
 use balancer::config::{self, FlowLookup};
 use balancer::datapath::compile::{compile, words};
 use balancer::datapath::flows::{FlowTable, now};
-use balancer::datapath::kernel::{Back, Kernel, Sizes};
+use balancer::datapath::kernel::{Back, Kernel, Sizes, Work};
 use balancer::datapath::notes::Notes;
 use balancer_common::abi::{BackendStats, Link, Path};
 use balancer_common::family::{Family, V4, V6};
@@ -97,7 +97,7 @@ impl Loaded {
                 half_open: 1024,
                 lookup,
             },
-            Back::Transmit,
+            Work::Kernel(Back::Transmit),
             None,
         )
         .unwrap();

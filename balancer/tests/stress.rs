@@ -22,7 +22,7 @@ use aya::programs::Xdp;
 use balancer::config::{self, FlowLookup, Timeouts};
 use balancer::datapath::compile::{Image, compile, words};
 use balancer::datapath::flows::{FlowTable, Pass, now};
-use balancer::datapath::kernel::{Back, Kernel, Sizes};
+use balancer::datapath::kernel::{Back, Kernel, Sizes, Work};
 use balancer::datapath::raw::Record;
 use balancer_common::abi::{Link, Path, map};
 use balancer_common::family::Family;
@@ -103,7 +103,7 @@ fn image() -> Image {
 }
 
 fn load(lookup: FlowLookup, pins: &FilePath) -> Kernel {
-    let mut kernel = Kernel::load(sizes(lookup), Back::Transmit, Some(pins)).unwrap();
+    let mut kernel = Kernel::load(sizes(lookup), Work::Kernel(Back::Transmit), Some(pins)).unwrap();
     for backend in 0..BACKENDS {
         let source = if backend < 4 {
             "10.0.0.1"

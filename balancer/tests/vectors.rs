@@ -14,10 +14,17 @@ use support::vector::run_all;
 use support::{BACKEND_SIDE, properties};
 
 /// Verdicts that no frame can bring about, and why.
-const NEVER: &[(Verdict, &str)] = &[(
-    Verdict::Drop(Drop::Contended),
-    "it takes two CPUs that enter connections at the same moment",
-)];
+const NEVER: &[(Verdict, &str)] = &[
+    (
+        Verdict::Drop(Drop::Contended),
+        "it takes two CPUs that enter connections at the same moment",
+    ),
+    (Verdict::Pass(Pass::NoDaemon), OTHER_ENGINE),
+    (Verdict::Drop(Drop::NoDaemon), OTHER_ENGINE),
+    (Verdict::Drop(Drop::QueueFull), OTHER_ENGINE),
+];
+
+const OTHER_ENGINE: &str = "it is for who hands frames to the pipeline with engine `userspace`";
 
 fn engines() -> Engines {
     Engines::in_memory(Sizes {

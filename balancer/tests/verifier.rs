@@ -41,7 +41,10 @@ fn load(lookup: &str, indexed: u8) {
         .unwrap();
     let maps = start.elapsed();
     println!("maps made in {maps:.1?}");
-    for name in program::ALL {
+    for name in program::ALL
+        .into_iter()
+        .chain([program::STEER, program::ROUTE])
+    {
         verify(&mut ebpf, name, lookup);
     }
 }

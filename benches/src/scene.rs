@@ -6,7 +6,7 @@ use std::ops::Range;
 use anyhow::{Context as _, ensure};
 use balancer::config::{self, FlowLookup};
 use balancer::datapath::compile::{ServiceIds, compile, words};
-use balancer::datapath::kernel::{Back, Kernel, Sizes};
+use balancer::datapath::kernel::{Back, Kernel, Sizes, Work};
 use balancer::datapath::memory::Memory;
 use balancer_common::abi::{Link, Path};
 use balancer_common::hop::Hop;
@@ -110,7 +110,7 @@ impl Scene {
         memory.paths.clone_from(&paths);
         let mut kernel = None;
         if with_kernel {
-            let mut loaded = Kernel::load(sizes, Back::Transmit, None)?;
+            let mut loaded = Kernel::load(sizes, Work::Kernel(Back::Transmit), None)?;
             loaded.set_image(&image)?;
             loaded.set_links([INGRESS, ELSEWHERE].map(|index| {
                 (

@@ -19,7 +19,7 @@ use crate::{
 /// How many tests with network namespaces run at a time, unless `RUST_TEST_THREADS` says otherwise.
 const ROOT_TEST_THREADS: &str = "2";
 
-/// The test that runs again with the other way to find flows.
+/// The test that runs again with the other way to find flows, and with the other engine.
 const E2E: &str = "e2e";
 
 /// The test task's options.
@@ -116,10 +116,15 @@ fn run_all(
         summary.run("tests that need root", &mut root)?;
     }
     if plan.root.iter().any(|test| test == E2E) {
-        let mut again = release(&["--test", E2E]);
-        again.env("BALANCER_FLOW_LOOKUP", "hash");
-        limit_threads(&mut again);
-        summary.run("end to end, with flow_lookup = \"hash\"", &mut again)?;
+        for (variable, value, key) in [
+            ("BALANCER_FLOW_LOOKUP", "hash", "flow_lookup"),
+            ("BALANCER_ENGINE", "userspace", "engine"),
+        ] {
+            let mut again = release(&["--test", E2E]);
+            again.env(variable, value);
+            limit_threads(&mut again);
+            summary.run(&format!("end to end, with {key} = \"{value}\""), &mut again)?;
+        }
     }
     if plan.verifier {
         // It prints the load time, the verified instructions and the stack of each program.

@@ -56,6 +56,9 @@ fn datapath_of(
     let mut max_half_open = cursor.get(&key::MAX_HALF_OPEN, errors);
     let source_ports = cursor.get(&key::SOURCE_PORTS, errors);
     let flow_lookup = cursor.get(&key::FLOW_LOOKUP, errors);
+    let worker_cpus = cursor.get(&key::WORKER_CPUS, errors);
+    let busy_poll = cursor.get(&key::BUSY_POLL, errors);
+    let on_daemon_loss = cursor.get(&key::ON_DAEMON_LOSS, errors);
     if let (Some(all), Some(half_open)) = (&max_connections, &mut max_half_open)
         && half_open.value > all.value
     {
@@ -76,14 +79,17 @@ fn datapath_of(
             half_open.value = all.value;
         }
     }
-    let key::Kernel = engine?.value;
     Some(Datapath {
         interfaces: interfaces?,
+        engine: engine?.value,
         xdp_mode: xdp_mode?.value,
         max_connections: max_connections?.value,
         max_half_open: max_half_open?.value,
         source_ports: source_ports?.value,
         flow_lookup: flow_lookup?.value,
+        worker_cpus: worker_cpus?.value,
+        busy_poll: busy_poll?.value,
+        on_daemon_loss: on_daemon_loss?.value,
     })
 }
 

@@ -5,14 +5,10 @@ use std::time::Duration;
 use super::address::{BackendAddress, ListenAddress, Ports, SourceAddress};
 use super::key::{Key, Section, Sections, Table};
 use super::kind::{
-    Choice, FilePath, Interface, Interfaces, Later, Name, Number, Probability, Time,
+    Choice, Cpus, FilePath, Flag, Interface, Interfaces, Later, Name, Number, Probability, Time,
 };
-use super::model::{FlowLookup, OnExit, Protocol, Scheduler, XdpMode};
+use super::model::{Engine, FlowLookup, OnDaemonLoss, OnExit, Protocol, Scheduler, XdpMode};
 use super::planned::{CONNECTIONS, FIREWALL, HEALTH, LIMIT, ROUTER, ROUTER_SOURCE_NAT};
-
-/// The only engine so far.
-#[derive(Clone, Copy)]
-pub(super) struct Kernel;
 
 const TIME: Time = Time {
     min: Duration::from_secs(1),
@@ -85,26 +81,9 @@ pub(super) static DATAPATH: Key<Section> = Key::required(
             &MAX_HALF_OPEN,
             &SOURCE_PORTS,
             &FLOW_LOOKUP,
-            &Key::optional(
-                "worker_cpus",
-                Later::List,
-                "The CPUs that user-space workers are pinned to.",
-            )
-            .not_yet(),
-            &Key::default(
-                "busy_poll",
-                "false",
-                Later::Boolean,
-                "User-space workers spin instead of sleeping.",
-            )
-            .not_yet(),
-            &Key::default(
-                "on_daemon_loss",
-                r#""pass""#,
-                Later::Words(&["pass", "drop"]),
-                "What packets get when engine `userspace` has lost its daemon.",
-            )
-            .not_yet(),
+            &WORKER_CPUS,
+            &BUSY_POLL,
+            &ON_DAEMON_LOSS,
         ],
     }),
     "How packets are taken in and sent out.",
@@ -117,14 +96,41 @@ pub(super) static INTERFACES: Key<Interfaces> = Key::required(
 )
 .restart();
 
-pub(super) static ENGINE: Key<Choice<Kernel>> = Key::default(
+pub(super) static ENGINE: Key<Choice<Engine>> = Key::default(
     "engine",
     r#""kernel""#,
     Choice {
-        values: &[("kernel", Kernel)],
-        not_yet: &["userspace"],
+        values: &[("kernel", Engine::Kernel), ("userspace", Engine::Userspace)],
+        not_yet: &[],
     },
-    "Where packets are worked on: in XDP.",
+    "Where packets are worked on: in the kernel, or on threads of the daemon.",
+)
+.restart();
+
+pub(super) static WORKER_CPUS: Key<Cpus> = Key::default(
+    "worker_cpus",
+    "[]",
+    Cpus,
+    "The CPUs that the workers of engine `userspace` are pinned to, one each.",
+)
+.restart();
+
+pub(super) static BUSY_POLL: Key<Flag> = Key::default(
+    "busy_poll",
+    "false",
+    Flag,
+    "Whether these workers spin instead of sleeping.",
+)
+.restart();
+
+pub(super) static ON_DAEMON_LOSS: Key<Choice<OnDaemonLoss>> = Key::default(
+    "on_daemon_loss",
+    r#""pass""#,
+    Choice {
+        values: &[("pass", OnDaemonLoss::Pass), ("drop", OnDaemonLoss::Drop)],
+        not_yet: &[],
+    },
+    "What packets for them get when the daemon is gone.",
 )
 .restart();
 

@@ -69,7 +69,7 @@ pub enum BackendChange {
 type Differs = (&'static str, fn(&Config, &Config) -> bool);
 
 /// The keys a reload cannot change. A test holds them against the catalog.
-const RESTART_ONLY: [Differs; 8] = [
+const RESTART_ONLY: [Differs; 12] = [
     ("daemon.control_socket", |old, new| {
         old.daemon.control_socket != new.daemon.control_socket
     }),
@@ -81,6 +81,18 @@ const RESTART_ONLY: [Differs; 8] = [
     }),
     ("datapath.interfaces", |old, new| {
         sorted(&old.datapath.interfaces) != sorted(&new.datapath.interfaces)
+    }),
+    ("datapath.engine", |old, new| {
+        old.datapath.engine != new.datapath.engine
+    }),
+    ("datapath.worker_cpus", |old, new| {
+        old.datapath.worker_cpus != new.datapath.worker_cpus
+    }),
+    ("datapath.busy_poll", |old, new| {
+        old.datapath.busy_poll != new.datapath.busy_poll
+    }),
+    ("datapath.on_daemon_loss", |old, new| {
+        old.datapath.on_daemon_loss != new.datapath.on_daemon_loss
     }),
     ("datapath.xdp_mode", |old, new| {
         old.datapath.xdp_mode != new.datapath.xdp_mode

@@ -1,10 +1,11 @@
 //! The shapes of values that are not addresses.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use toml::de::DeValue;
+use toml::de::{DeArray, DeValue};
 
 use super::cursor::{Node, closest};
 use super::duration::{self, DurationText};
@@ -73,6 +74,30 @@ impl<T: Copy + Sync> Scalar for Choice<T> {
             .add(&text.span, format!("unknown {key} `{shown}`"))
             .help(help);
         None
+    }
+}
+
+/// `true` or `false`.
+pub(super) struct Flag;
+
+impl Shape for Flag {
+    fn schema(&self) -> Value {
+        json!({ "type": "boolean" })
+    }
+}
+
+impl Scalar for Flag {
+    type Out = bool;
+
+    fn expected(&self) -> (String, String) {
+        ("true or false".to_owned(), "true".to_owned())
+    }
+
+    fn read(&self, node: &Node<'_>, errors: &mut Errors) -> Option<bool> {
+        match node.value {
+            DeValue::Boolean(value) => Some(*value),
+            _ => node.wrong_type(self, errors),
+        }
     }
 }
 
@@ -303,6 +328,75 @@ impl Scalar for Interface {
 /// A list of interfaces: one or more, each once.
 pub(super) struct Interfaces;
 
+/// Elements of a list, each once.
+fn distinct<T: PartialEq + Display>(
+    node: &Node<'_>,
+    array: &DeArray<'_>,
+    what: &str,
+    errors: &mut Errors,
+    mut read: impl FnMut(&Node<'_>, &mut Errors) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut found: Vec<(T, std::ops::Range<usize>)> = Vec::new();
+    let mut whole = true;
+    for element in array {
+        let inner = Node {
+            key: node.key,
+            value: element.get_ref(),
+            span: element.span(),
+            file: node.file,
+        };
+        let Some(value) = read(&inner, errors) else {
+            whole = false;
+            continue;
+        };
+        match found.iter().find(|(other, _)| *other == value) {
+            Some((_, first)) => {
+                whole = false;
+                errors
+                    .add(&inner.span, format!("{what} `{value}` is listed twice"))
+                    .also(first, "first here")
+                    .help("remove one of them");
+            }
+            None => found.push((value, inner.span)),
+        }
+    }
+    whole.then(|| found.into_iter().map(|(value, _)| value).collect())
+}
+
+/// CPUs by their number; there may be none.
+pub(super) struct Cpus;
+
+const CPU: Number = Number {
+    min: 0,
+    max: 1023,
+    example: 0,
+};
+
+impl Shape for Cpus {
+    fn schema(&self) -> Value {
+        json!({ "type": "array", "items": CPU.schema(), "uniqueItems": true })
+    }
+}
+
+impl Scalar for Cpus {
+    type Out = Vec<u32>;
+
+    fn expected(&self) -> (String, String) {
+        ("a list of CPUs".to_owned(), "[0, 1]".to_owned())
+    }
+
+    fn read(&self, node: &Node<'_>, errors: &mut Errors) -> Option<Vec<u32>> {
+        let DeValue::Array(array) = node.value else {
+            return node.wrong_type(self, errors);
+        };
+        let read = |inner: &Node<'_>, errors: &mut Errors| match inner.value {
+            DeValue::Integer(_) => CPU.read(inner, errors),
+            _ => inner.wrong_type(self, errors),
+        };
+        distinct(node, array, "CPU", errors, read)
+    }
+}
+
 impl Shape for Interfaces {
     fn schema(&self) -> Value {
         json!({ "type": "array", "items": Interface.schema(), "minItems": 1, "uniqueItems": true })
@@ -329,34 +423,11 @@ impl Scalar for Interfaces {
                 .help("name one or more: [\"eth0\", \"eth1\"]");
             return None;
         }
-        let mut names: Vec<(String, std::ops::Range<usize>)> = Vec::new();
-        let mut whole = true;
-        for element in array {
-            let inner = Node {
-                key: node.key,
-                value: element.get_ref(),
-                span: element.span(),
-                file: node.file,
-            };
-            let name = match element.get_ref() {
-                DeValue::String(_) => Interface.read(&inner, errors),
-                _ => inner.wrong_type(self, errors),
-            };
-            match name {
-                Some(name) => match names.iter().find(|(other, _)| *other == name) {
-                    Some((_, first)) => {
-                        whole = false;
-                        errors
-                            .add(&inner.span, format!("interface `{name}` is listed twice"))
-                            .also(first, "first here")
-                            .help("remove one of them");
-                    }
-                    None => names.push((name, inner.span)),
-                },
-                None => whole = false,
-            }
-        }
-        whole.then(|| names.into_iter().map(|(name, _)| name).collect())
+        let read = |inner: &Node<'_>, errors: &mut Errors| match inner.value {
+            DeValue::String(_) => Interface.read(inner, errors),
+            _ => inner.wrong_type(self, errors),
+        };
+        distinct(node, array, "interface", errors, read)
     }
 }
 

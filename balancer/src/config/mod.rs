@@ -26,8 +26,8 @@ pub use diff::{BackendChange, Change, Difference, ServiceChange, diff};
 pub use duration::DurationText;
 pub use error::{ConfigError, ConfigErrors, Rendering};
 pub use model::{
-    Backend, Config, Daemon, Datapath, FlowLookup, Listen, OnExit, PortRange, Protocol, Scheduler,
-    Service, Share, SourceNat, Timeouts, XdpMode,
+    Backend, Config, Daemon, Datapath, Engine, FlowLookup, Listen, OnDaemonLoss, OnExit, PortRange,
+    Protocol, Scheduler, Service, Share, SourceNat, Timeouts, XdpMode,
 };
 pub use schema::schema;
 

@@ -43,6 +43,8 @@ pub enum OnExit {
 pub struct Datapath {
     /// The interfaces the program is attached to; one or more, each once.
     pub interfaces: Vec<String>,
+    /// Where packets are worked on.
+    pub engine: Engine,
     /// Where in the receive path the program runs.
     pub xdp_mode: XdpMode,
     /// How many connections are known at most.
@@ -53,6 +55,30 @@ pub struct Datapath {
     pub source_ports: PortRange,
     /// How flows are found.
     pub flow_lookup: FlowLookup,
+    /// The CPUs of the workers of engine `userspace`, one each; none: one for each receive queue, on any.
+    pub worker_cpus: Vec<u32>,
+    /// Whether these workers never sleep.
+    pub busy_poll: bool,
+    /// What packets for them get when they are gone.
+    pub on_daemon_loss: OnDaemonLoss,
+}
+
+/// Where packets are worked on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// In the kernel, by XDP.
+    Kernel,
+    /// In user space, by `AF_XDP`.
+    Userspace,
+}
+
+/// What packets of services get when the daemon of engine `userspace` is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnDaemonLoss {
+    /// The kernel has them.
+    Pass,
+    /// They are dropped.
+    Drop,
 }
 
 /// How flows are found.

@@ -16,13 +16,14 @@ use super::shared::Shared;
 use super::surroundings;
 use super::sweeper;
 use super::tables::Tables;
-use crate::config::{Config, OnExit};
+use crate::config::{Config, Engine, OnDaemonLoss, OnExit};
 use crate::control::{ControlListener, serve};
 use crate::datapath::attach;
-use crate::datapath::kernel::{Back, Kernel, Sizes};
+use crate::datapath::kernel::{Back, Kernel, Sizes, Work};
 use crate::datapath::netlink::{Link, Netlink};
 use crate::datapath::pins::Pins;
 use crate::slow_path::{Program, SlowPath};
+use crate::userspace::{Habits, Workers};
 
 /// Runs the daemon until it is told to end.
 ///
@@ -100,6 +101,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     // An aborted task has given back what it held when it is waited for.
     let _ = sweeper.await;
     if on_exit == OnExit::Keep {
+        tables.with(Tables::end).await?;
         tracing::info!("ended; forwarding goes on");
         return Ok(());
     }
@@ -133,11 +135,36 @@ async fn forward(
     } else {
         Back::Transmit
     };
-    let mut kernel = Kernel::load(sizes, back, Some(pins.path()))?;
-    let slow_path = SlowPath::start(Program::of(&mut kernel)?)
+    let work = match config.datapath.engine {
+        Engine::Kernel => Work::Kernel(back),
+        Engine::Userspace => Work::Userspace {
+            drops_on_loss: config.datapath.on_daemon_loss == OnDaemonLoss::Drop,
+        },
+    };
+    let mut kernel = Kernel::load(sizes, work, Some(pins.path()))?;
+    let workers = match kernel.maps.clone() {
+        Some(maps) => {
+            let habits = Habits {
+                cpus: config
+                    .datapath
+                    .worker_cpus
+                    .iter()
+                    .map(|&cpu| cpu as usize)
+                    .collect(),
+                spins: config.datapath.busy_poll,
+            };
+            Some(Workers::new(maps, kernel.injector()?, habits))
+        }
+        None => None,
+    };
+    let slow_path = SlowPath::start(Program::of(&mut kernel, workers.as_ref())?)
         .inspect_err(|error| tracing::warn!(%error, "there is no slow path"))
         .ok();
-    let tables = Shared::new(Tables::new(kernel, pins, config.clone(), slow_path)?);
+    if let (Some(workers), Some(slow_path)) = (&workers, &slow_path) {
+        workers.set_slow_path(slow_path.handover());
+    }
+    let tables = Tables::new(kernel, pins, config.clone(), workers, slow_path)?;
+    let tables = Shared::new(tables);
     let named = {
         let indexes = links.clone();
         tables

@@ -10,7 +10,7 @@ use balancer_common::table::flow::Flow;
 
 use super::overrides::Overrides;
 use crate::config::Config;
-use crate::datapath::attach::attach;
+use crate::datapath::attach::{AttachError, attach};
 use crate::datapath::compile::{Image, ServiceIds, compile};
 use crate::datapath::flows::{Pass, now};
 use crate::datapath::hops::HopKeeper;
@@ -18,7 +18,9 @@ use crate::datapath::ids::Ids;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::netlink::Link;
 use crate::datapath::pins::{PinError, Pins};
-use crate::slow_path::{SlowPath, Sockets};
+use crate::datapath::socket::{LONGEST, Sockets};
+use crate::slow_path::SlowPath;
+use crate::userspace::Workers;
 
 /// A backend's id and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,9 @@ pub struct Tables {
     indexes: HashMap<String, u32>,
     /// The interfaces that the program is attached to, with their index.
     pub attached: BTreeMap<String, u32>,
-    /// What is there for packets that the program does not finish; `None`: nothing.
+    /// Who works on packets; `None`: the program does. Before the slow path, since it goes on with what that is given.
+    pub workers: Option<Workers>,
+    /// What is there for packets that are not finished; `None`: nothing.
     pub slow_path: Option<SlowPath>,
     /// What the program knows of the interfaces, by their index.
     links: BTreeMap<u32, abi::Link>,
@@ -110,6 +114,7 @@ impl Tables {
         kernel: Kernel,
         pins: Arc<Pins>,
         config: Config,
+        workers: Option<Workers>,
         slow_path: Option<SlowPath>,
     ) -> Result<Self, KernelError> {
         Ok(Self {
@@ -125,6 +130,7 @@ impl Tables {
             is_stale: false,
             indexes: HashMap::new(),
             attached: BTreeMap::new(),
+            workers,
             slow_path,
             links: BTreeMap::new(),
         })
@@ -264,6 +270,16 @@ impl Tables {
             if self.attached.get(&name) == Some(&link.index) {
                 continue;
             }
+            if self.workers.is_some() && link.mtu > LONGEST {
+                return Err(AttachError::Refused {
+                    interface: name,
+                    reason: format!(
+                        "engine `userspace` takes packets of up to {LONGEST} bytes: make the MTU of {} smaller, or use the other engine",
+                        link.mtu
+                    ),
+                }
+                .into());
+            }
             let mode = self.config.datapath.xdp_mode;
             let program = self.kernel.program()?;
             attach(program, &self.pins, link, mode)?;
@@ -283,15 +299,19 @@ impl Tables {
         let attached: Vec<u32> = self.attached.values().copied().collect();
         self.links
             .retain(|other, _| *other != index && attached.contains(other));
-        let sockets = match &self.slow_path {
-            Some(slow_path) => {
+        let sockets = match (&self.workers, &self.slow_path) {
+            (Some(workers), _) => {
+                workers.retain(&attached);
+                workers.open(index, self.links.values())?
+            }
+            (None, Some(slow_path)) => {
                 slow_path.retain(&attached);
                 slow_path.open(index, self.links.values()).unwrap_or_else(|error| {
                     tracing::warn!(interface = name, %error, "no AF_XDP sockets: senders of refused packets are not told");
                     Sockets::default()
                 })
             }
-            None => Sockets::default(),
+            (None, None) => Sockets::default(),
         };
         for (number, socket) in (sockets.link.first_socket..).zip(&sockets.sockets) {
             self.kernel.set_socket(number, socket.as_fd())?;
@@ -407,10 +427,11 @@ impl Tables {
     /// [`KernelError`]; what was not given back the next pass finds.
     pub fn free(&mut self, sweep: &Sweep) -> Result<Swept, KernelError> {
         let (v4, v6) = (&sweep.v4, &sweep.v6);
+        self.kernel.keep_counts()?;
         let kernel = &mut self.kernel;
         let closed = self.hops.retain(&kernel.hops, [&v4.hops, &v6.hops]);
         if closed || !v4.is_empty() || !v6.is_empty() {
-            kernel.grace()?;
+            grace(kernel, self.workers.as_ref())?;
             kernel.v4.free(v4);
             kernel.v6.free(v6);
         }
@@ -421,6 +442,15 @@ impl Tables {
         })
     }
 
+    /// Ends the work on packets, as far as it is the daemon's, and keeps what it has counted.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn end(&mut self) -> Result<(), KernelError> {
+        self.workers = None;
+        self.kernel.keep_counts()
+    }
+
     /// Removes the connections to backends that `wanted` picks by their id. Says how many.
     ///
     /// # Errors
@@ -428,7 +458,7 @@ impl Tables {
     pub fn flush_backends(&mut self, wanted: impl Fn(u32) -> bool) -> Result<u64, KernelError> {
         let kernel = &mut self.kernel;
         let (v4, v6) = (kernel.v4.flush(&wanted), kernel.v6.flush(&wanted));
-        kernel.grace()?;
+        grace(kernel, self.workers.as_ref())?;
         kernel.v4.free(&v4);
         kernel.v6.free(&v6);
         Ok(v4.removed + v6.removed)
@@ -475,6 +505,14 @@ impl Tables {
         targets.extend(&self.named);
         Ok(targets)
     }
+}
+
+/// Waits until no packet has anything of before any more.
+fn grace(kernel: &mut Kernel, workers: Option<&Workers>) -> Result<(), KernelError> {
+    if let Some(workers) = workers {
+        workers.grace();
+    }
+    kernel.grace()
 }
 
 /// The backends of services.

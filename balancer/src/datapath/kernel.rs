@@ -7,6 +7,7 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aya::maps::{
     Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray,
     XskMap,
@@ -14,26 +15,30 @@ use aya::maps::{
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use balancer_common::abi::{
-    BackendStats, GEOMETRY, Globals, INDEXED, Identity, Link, Path, REDIRECTS_BACK, SCHEMA,
-    ServiceStats, Stats, budget, map, program,
+    BackendStats, DROPS_ON_LOSS, GEOMETRY, Globals, INDEXED, Identity, Link, MAX_BACKENDS,
+    MAX_SERVICES, Path, REDIRECTS_BACK, SCHEMA, ServiceStats, Stats, budget, map, program,
 };
 use balancer_common::family::{Family, KEYS, V4, V6};
 use balancer_common::hop::{HOPS, HopCell};
 use balancer_common::image::Cell;
 use balancer_common::pipeline::Part;
 use balancer_common::ports::PORT_WORDS;
+use balancer_common::screen::{ROWS, Row};
 use balancer_common::table::tick::Tick;
 use balancer_common::table::{Geometry, index};
 use balancer_common::word::Word;
 
 use super::OBJECT;
 use super::compile::Image;
+use super::counters::{AllCounters, Counters};
 use super::flows::FlowTable;
 use super::index::KernelIndex;
 use super::injector::Injector;
 use super::mapped::{self, Mapped};
+use super::maps::{self, GlobalsCell, Maps, PathCell};
 use super::notes::{AllNotes, Entries, Notes};
 use super::raw::Record;
+use super::router::Router;
 use crate::chain::chain;
 use crate::config::FlowLookup;
 
@@ -66,6 +71,18 @@ impl Sizes {
             FlowLookup::Hash => index::entries(self.connections),
         }
     }
+}
+
+/// Where packets are worked on, and what of the programs depends on that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// In the kernel.
+    Kernel(Back),
+    /// In user space. Says whether packets are dropped when nobody is there.
+    Userspace {
+        /// So they are; else the kernel has them.
+        drops_on_loss: bool,
+    },
 }
 
 /// Whether frames are sent back by a redirect: see [`REDIRECTS_BACK`].
@@ -118,7 +135,9 @@ pub struct Kernel {
     /// The flow table of IPv6.
     pub v6: FlowTable<V6>,
     /// The next hops of clients, by number.
-    pub hops: Mapped<HopCell>,
+    pub hops: Arc<Mapped<HopCell>>,
+    /// What packets in user space see of all this; `None` when they are worked on in the kernel.
+    pub maps: Option<Arc<Maps>>,
     /// The interfaces that answers may leave by, by their index.
     links: HashMap<MapData, u32, Record<Link>>,
     /// What the program and the slow path note for each other.
@@ -130,9 +149,11 @@ pub struct Kernel {
     /// How much the slow path may be handed over: [`balancer_common::abi::budget`].
     pub budgets: Arc<Mapped<Word>>,
     /// The table of ports.
-    ports: Mapped<Word>,
+    ports: Arc<Mapped<Word>>,
     /// The current image, at 0.
     image: ArrayOfMaps<MapData, Array<MapData, Record<Cell>>>,
+    /// Where packets are worked on.
+    work: Work,
     /// What this process has put there.
     current: Option<Array<MapData, Record<Cell>>>,
     /// One.
@@ -143,6 +164,8 @@ pub struct Kernel {
     tickets: Array<MapData, u64>,
     /// One.
     stats: PerCpuArray<MapData, Record<Stats>>,
+    /// One.
+    workers_stats: Array<MapData, Record<Stats>>,
     /// By backend id.
     backend_stats: PerCpuArray<MapData, Record<BackendStats>>,
     /// By service id.
@@ -165,9 +188,14 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError`]; what was pinned stays as it was.
-    pub fn load(sizes: Sizes, back: Back, pins: Option<&FilePath>) -> Result<Self, KernelError> {
+    pub fn load(sizes: Sizes, work: Work, pins: Option<&FilePath>) -> Result<Self, KernelError> {
         let is_indexed = u8::from(sizes.lookup == FlowLookup::Hash);
-        let redirects_back = u8::from(back == Back::Redirect);
+        let redirects_back = u8::from(work == Work::Kernel(Back::Redirect));
+        let drops_on_loss = work
+            == Work::Userspace {
+                drops_on_loss: true,
+            };
+        let drops_on_loss = u8::from(drops_on_loss);
         let keys = match pins {
             Some(pins) => pinned_keys(pins)?,
             None => None,
@@ -180,6 +208,7 @@ impl Kernel {
         loader
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global(REDIRECTS_BACK, &redirects_back, true)
+            .override_global(DROPS_ON_LOSS, &drops_on_loss, true)
             .override_global(GEOMETRY, &shape, true)
             .override_global(INDEXED, &is_indexed, true)
             .map_max_entries(map::INDEX_V4, sizes.index_entries())
@@ -192,17 +221,13 @@ impl Kernel {
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
-        for name in program::ALL {
-            xdp(&mut ebpf, name)?.load()?;
-        }
-        let mut programs: ProgramArray<_> = take(&mut ebpf, map::PROGRAMS)?.try_into()?;
-        for part in Part::ALL {
-            // The program of an earlier daemon goes on to this one from now on.
-            let program = xdp(&mut ebpf, program::of(part))?.fd()?;
-            programs.set(part as u32, program, 0)?;
-        }
+        let programs = load_programs(&mut ebpf, work)?;
+        let seen = match work {
+            Work::Kernel(_) => None,
+            Work::Userspace { .. } => Some(Seen::of(&mut ebpf)?),
+        };
         let totals = take(&mut ebpf, map::TOTALS)?;
-        let hops = mapped(&take(&mut ebpf, map::HOPS)?, HOPS as usize)?;
+        let hops = Arc::new(mapped(&take(&mut ebpf, map::HOPS)?, HOPS as usize)?);
         let mut kernel = Self {
             v4: flow_table(
                 &mut ebpf,
@@ -219,6 +244,8 @@ impl Kernel {
                 &totals,
             )?,
             hops,
+            maps: None,
+            work,
             links: take(&mut ebpf, map::LINKS)?.try_into()?,
             notes: Arc::new(AllNotes {
                 v4: notes(&mut ebpf, map::DATAGRAMS_V4, map::SEARCHES_V4)?,
@@ -227,13 +254,14 @@ impl Kernel {
             _programs: programs,
             sockets: take(&mut ebpf, map::SOCKETS)?.try_into()?,
             budgets: Arc::new(mapped(&take(&mut ebpf, map::BUDGETS)?, budget::KINDS)?),
-            ports: mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?,
+            ports: Arc::new(mapped(&take(&mut ebpf, map::PORTS)?, PORT_WORDS as usize)?),
             current: None,
             image: take(&mut ebpf, map::IMAGE)?.try_into()?,
             globals: take(&mut ebpf, map::GLOBALS)?.try_into()?,
             paths: take(&mut ebpf, map::PATHS)?.try_into()?,
             tickets: take(&mut ebpf, map::TICKETS)?.try_into()?,
             stats: take(&mut ebpf, map::STATS)?.try_into()?,
+            workers_stats: take(&mut ebpf, map::WORKERS_STATS)?.try_into()?,
             backend_stats: take(&mut ebpf, map::BACKEND_STATS)?.try_into()?,
             service_stats: take(&mut ebpf, map::SERVICE_STATS)?.try_into()?,
             services: take(&mut ebpf, map::SERVICES)?.try_into()?,
@@ -250,15 +278,40 @@ impl Kernel {
             };
             kernel.globals.set(0, Record(globals), 0)?;
         }
+        kernel.maps = seen.map(|seen| Arc::new(kernel.maps(seen)));
         Ok(kernel)
     }
 
-    /// The program.
+    /// All that packets in user space see.
+    fn maps(&self, seen: Seen) -> Maps {
+        Maps {
+            v4: self.v4.view(),
+            v6: self.v6.view(),
+            hops: Arc::clone(&self.hops),
+            ports: Arc::clone(&self.ports),
+            screen: seen.screen,
+            paths: seen.paths,
+            tickets: seen.tickets,
+            globals: seen.globals,
+            budgets: Arc::clone(&self.budgets),
+            image: ArcSwap::default(),
+            links: ArcSwap::default(),
+            notes: Arc::clone(&self.notes),
+            router: seen.router,
+            counters: AllCounters::default(),
+        }
+    }
+
+    /// The program that interfaces have.
     ///
     /// # Errors
     /// Never: the object has it.
     pub fn program(&mut self) -> Result<&mut Xdp, KernelError> {
-        xdp(&mut self.ebpf, program::BALANCER)
+        let name = match self.work {
+            Work::Kernel(_) => program::BALANCER,
+            Work::Userspace { .. } => program::STEER,
+        };
+        xdp(&mut self.ebpf, name)
     }
 
     /// A way to give frames to the program.
@@ -285,6 +338,9 @@ impl Kernel {
         }
         // The kernel waits here until no packet has the old image any more.
         self.image.set(0, &array, 0)?;
+        if let Some(maps) = &self.maps {
+            maps.image.store(Arc::new(image.cells.clone()));
+        }
         for (word, &ports) in self.ports.iter().zip(&image.ports) {
             word.set(ports);
         }
@@ -330,10 +386,14 @@ impl Kernel {
     ) -> Result<(), KernelError> {
         let mut gone: Vec<u32> = self.links.keys().collect::<Result<_, _>>()?;
         let mut least = u32::MAX;
-        for (index, link) in links {
+        let links: std::collections::HashMap<u32, Link> = links.into_iter().collect();
+        for (&index, &link) in &links {
             least = least.min(link.mtu);
             self.links.insert(index, Record(link), 0)?;
             gone.retain(|&other| other != index);
+        }
+        if let Some(maps) = &self.maps {
+            maps.links.store(Arc::new(links));
         }
         for index in gone {
             self.links.remove(&index)?;
@@ -387,10 +447,10 @@ impl Kernel {
     pub fn stats(&self) -> Result<Stats, KernelError> {
         let mut sum = Stats::default();
         for Record(stats) in self.stats.get(&0, 0)?.iter() {
-            for (sum, count) in sum.verdicts.iter_mut().zip(stats.verdicts) {
-                *sum += count;
-            }
+            sum.add(stats);
         }
+        sum.add(&self.workers_stats.get(&0, 0)?.0);
+        self.each_worker(|counters| sum.add(&counters.verdicts()));
         Ok(sum)
     }
 
@@ -401,12 +461,9 @@ impl Kernel {
     pub fn backend_stats(&self, backend: u32) -> Result<BackendStats, KernelError> {
         let mut sum = BackendStats::default();
         for Record(stats) in self.backend_stats.get(&backend, 0)?.iter() {
-            sum.connections += stats.connections;
-            sum.forward_packets += stats.forward_packets;
-            sum.forward_bytes += stats.forward_bytes;
-            sum.reply_packets += stats.reply_packets;
-            sum.reply_bytes += stats.reply_bytes;
+            sum.add(stats);
         }
+        self.each_worker(|counters| sum.add(&counters.backend(backend)));
         Ok(sum)
     }
 
@@ -421,6 +478,8 @@ impl Kernel {
         had_another: bool,
     ) -> Result<(), KernelError> {
         if had_another {
+            // Not to come back later.
+            self.keep_counts()?;
             let zeros = vec![Record(BackendStats::default()); nr_cpus()?];
             self.backend_stats
                 .set(backend, PerCpuValues::try_from(zeros)?, 0)?;
@@ -440,6 +499,8 @@ impl Kernel {
         had_another: bool,
     ) -> Result<(), KernelError> {
         if had_another {
+            // Not to come back later.
+            self.keep_counts()?;
             let zeros = vec![Record(ServiceStats::default()); nr_cpus()?];
             self.service_stats
                 .set(service, PerCpuValues::try_from(zeros)?, 0)?;
@@ -455,11 +516,97 @@ impl Kernel {
     pub fn service_stats(&self, service: u32) -> Result<ServiceStats, KernelError> {
         let mut sum = ServiceStats::default();
         for Record(stats) in self.service_stats.get(&service, 0)?.iter() {
-            sum.no_backend += stats.no_backend;
-            sum.ports_exhausted += stats.ports_exhausted;
-            sum.table_full += stats.table_full;
+            sum.add(stats);
         }
+        self.each_worker(|counters| sum.add(&counters.service(service)));
         Ok(sum)
+    }
+
+    /// Keeps what workers of engine `userspace` have counted, so that it outlives them. The program counts neither for backends
+    /// nor for services then.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`]; some of it is lost.
+    pub fn keep_counts(&mut self) -> Result<(), KernelError> {
+        let Some(maps) = self.maps.clone() else {
+            return Ok(());
+        };
+        for counters in maps.counters.all().iter() {
+            let Record(mut stats) = self.workers_stats.get(&0, 0)?;
+            stats.add(&counters.keep_verdicts());
+            self.workers_stats.set(0, Record(stats), 0)?;
+            for (backend, more) in counters.keep_backends() {
+                let mut stats: Vec<_> = self.backend_stats.get(&backend, 0)?.to_vec();
+                stats[0].0.add(&more);
+                let stats = PerCpuValues::try_from(stats)?;
+                self.backend_stats.set(backend, stats, 0)?;
+            }
+            for (service, more) in counters.keep_services() {
+                let mut stats: Vec<_> = self.service_stats.get(&service, 0)?.to_vec();
+                stats[0].0.add(&more);
+                let stats = PerCpuValues::try_from(stats)?;
+                self.service_stats.set(service, stats, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The counters of the workers of engine `userspace`, if there are any.
+    fn each_worker(&self, with: impl FnMut(&Counters)) {
+        if let Some(maps) = &self.maps {
+            maps.counters.all().iter().map(AsRef::as_ref).for_each(with);
+        }
+    }
+}
+
+/// Loads the programs of an engine. Gives those that the first of engine `kernel` goes on to.
+fn load_programs(ebpf: &mut Ebpf, work: Work) -> Result<ProgramArray<MapData>, KernelError> {
+    let names: &[&str] = match work {
+        Work::Kernel(_) => &program::ALL,
+        Work::Userspace { .. } => &[program::STEER, program::ROUTE],
+    };
+    for name in names {
+        xdp(ebpf, name)?.load()?;
+    }
+    let mut programs: ProgramArray<_> = take(ebpf, map::PROGRAMS)?.try_into()?;
+    if let Work::Kernel(_) = work {
+        for part in Part::ALL {
+            // The program of an earlier daemon goes on to this one from now on.
+            let program = xdp(ebpf, program::of(part))?.fd()?;
+            programs.set(part as u32, program, 0)?;
+        }
+    }
+    Ok(programs)
+}
+
+/// What packets in user space see, and the daemon does not need.
+struct Seen {
+    globals: GlobalsCell,
+    paths: Mapped<PathCell>,
+    tickets: Mapped<Word>,
+    screen: Mapped<Row>,
+    router: Router,
+}
+
+impl Seen {
+    fn of(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        fn seen<T: mapped::Cell>(
+            ebpf: &Ebpf,
+            name: &str,
+            length: u32,
+        ) -> Result<Mapped<T>, KernelError> {
+            let map = ebpf.map(name).ok_or_else(|| MapError::InvalidName {
+                name: name.to_owned(),
+            })?;
+            mapped(map, length as usize)
+        }
+        Ok(Self {
+            globals: GlobalsCell(seen(ebpf, map::GLOBALS, maps::GLOBALS)?),
+            paths: seen(ebpf, map::PATHS, MAX_BACKENDS)?,
+            tickets: seen(ebpf, map::TICKETS, MAX_SERVICES)?,
+            screen: seen(ebpf, map::SCREEN, ROWS)?,
+            router: Router::of(xdp(ebpf, program::ROUTE)?)?,
+        })
     }
 }
 

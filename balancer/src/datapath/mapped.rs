@@ -11,6 +11,7 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
+use super::maps::PathCell;
 use balancer_common::family::Family;
 use balancer_common::hop::HopCell;
 use balancer_common::screen::Row;
@@ -35,6 +36,9 @@ unsafe impl Cell for Totals {}
 unsafe impl Cell for HopCell {}
 // SAFETY: as above.
 unsafe impl Cell for Row {}
+
+// SAFETY: words.
+unsafe impl Cell for PathCell {}
 
 /// A mapping of such records.
 #[derive(Debug)]

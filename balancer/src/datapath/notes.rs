@@ -38,6 +38,16 @@ impl<K: Copy + 'static, V: Copy + 'static> Entries<K, V> {
         self.hash().insert(Record(*key), Record(value), 0)
     }
 
+    /// Changes a note, as one step among all of this process. What `change` says is the answer: whether to keep what it made of it;
+    /// `false` also when there is no note.
+    pub fn change(&self, key: &K, change: impl FnOnce(&mut V) -> bool) -> bool {
+        let mut hash = self.hash();
+        let Ok(Record(mut value)) = hash.get(&Record(*key), 0) else {
+            return false;
+        };
+        change(&mut value) && hash.insert(Record(*key), Record(value), 0).is_ok()
+    }
+
     /// Forgets all.
     pub fn clear(&self) {
         let mut hash = self.hash();

@@ -244,6 +244,7 @@ fn shapes(sizes: Sizes) -> [(&'static str, u32, u32, u32); map::ALL.len() - 1] {
         (map::GLOBALS, 4, size::<Globals>(), 1),
         (map::PATHS, 4, size::<abi::Path>(), MAX_BACKENDS),
         (map::TICKETS, 4, 8, MAX_SERVICES),
+        (map::WORKERS_STATS, 4, size::<Stats>(), 1),
         (map::STATS, 4, size::<Stats>(), 1),
         (map::BACKEND_STATS, 4, size::<BackendStats>(), MAX_BACKENDS),
         (map::SERVICE_STATS, 4, size::<ServiceStats>(), MAX_SERVICES),

@@ -185,7 +185,7 @@ impl Desk {
 
     /// Gives a frame to the program again.
     fn resume(&self, interface: u32, queue: u32, frame: &[u8]) {
-        match self.program.injector.inject(interface, queue, frame) {
+        match self.program.others.resume(interface, queue, frame) {
             Ok(()) => self.counters.resumed.add(),
             Err(error) => {
                 tracing::debug!(%error, "a frame that waited is lost");
@@ -217,7 +217,7 @@ impl Desk {
             return;
         };
         for fragment in &fragments {
-            if let Err(error) = self.program.injector.inject(interface, queue, fragment) {
+            if let Err(error) = self.program.others.resume(interface, queue, fragment) {
                 tracing::debug!(%error, "a packet that was cut is lost");
                 self.counters.failed.add();
                 return;
@@ -252,6 +252,11 @@ impl Desk {
         for frame in self.held.release_all(is_way) {
             self.resume(frame.interface, frame.queue, &frame.bytes);
         }
+    }
+
+    /// Has a frame sent by who has the sockets, if it is not the slow path itself. Says whether there was room.
+    pub fn transmit(&self, interface: u32, frame: &[u8]) -> bool {
+        self.program.others.transmit(interface, frame)
     }
 
     /// When to [look](Desk::look) again.

@@ -24,17 +24,16 @@ pub mod held;
 mod interface;
 pub mod limit;
 pub mod ports;
-mod socket;
 mod worker;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use balancer_common::abi::{Link, MAX_SOCKETS};
+use balancer_common::abi::{Link, Note};
 use balancer_common::family::{V4, V6};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -42,25 +41,85 @@ use crate::datapath::flows::View;
 use crate::datapath::injector::Injector;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::notes::AllNotes;
+use crate::datapath::socket::Sockets;
 use crate::slow_path::budgets::Budgets;
 use crate::slow_path::counters::Counters;
 use crate::slow_path::desk::Desk;
 use crate::slow_path::worker::{Command, Worker};
+use crate::userspace::{Inbox, Workers};
 
 /// The slow path as others see it: a thread of its own. Dropped, it ends, and its sockets with it.
 #[derive(Debug)]
 pub struct SlowPath {
     commands: Sender<Command>,
     bell: Arc<EventFd>,
+    /// How many frames of workers wait.
+    waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
     /// What it has done.
     pub counters: Arc<Counters>,
 }
 
+/// Who has the packets otherwise, and takes those that go on.
+#[derive(Debug)]
+pub enum Others {
+    /// The program.
+    Program(Injector),
+    /// The workers of engine `userspace`.
+    Workers(Inbox),
+}
+
+impl Others {
+    /// Gives them a frame again that came in by a queue of an interface.
+    fn resume(&self, interface: u32, queue: u32, frame: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Program(injector) => injector.inject(interface, queue, frame),
+            Self::Workers(inbox) => inbox.resume(interface, queue, frame),
+        }
+    }
+
+    /// Has them send a frame, if they have the sockets. Says whether there was room.
+    fn transmit(&self, interface: u32, frame: &[u8]) -> bool {
+        match self {
+            Self::Program(_) => false,
+            Self::Workers(inbox) => inbox.transmit(interface, frame),
+        }
+    }
+}
+
+/// For the workers of engine `userspace`, who hand frames over themselves.
+#[derive(Debug)]
+pub struct Handover {
+    commands: Sender<Command>,
+    bell: Arc<EventFd>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Handover {
+    /// How many frames may wait.
+    const MOST: usize = 1024;
+
+    /// Hands over a frame that came in by a queue of an interface. With too many that wait it is lost.
+    pub fn give(&self, interface: u32, queue: u32, note: Note, frame: &[u8]) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= Self::MOST {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let bytes = frame.to_vec();
+        let _ = self.commands.send(Command::Frame {
+            interface,
+            queue,
+            note,
+            bytes,
+        });
+        let _ = self.bell.write(1);
+    }
+}
+
 /// What the slow path has of the program.
 #[derive(Debug)]
 pub struct Program {
-    injector: Injector,
+    others: Others,
     budgets: Budgets,
     notes: Arc<AllNotes>,
     v4: View<V4>,
@@ -72,24 +131,19 @@ impl Program {
     ///
     /// # Errors
     /// There are too many descriptors.
-    pub fn of(kernel: &mut Kernel) -> Result<Self, KernelError> {
+    pub fn of(kernel: &mut Kernel, workers: Option<&Workers>) -> Result<Self, KernelError> {
+        let others = match workers {
+            Some(workers) => Others::Workers(workers.inbox()),
+            None => Others::Program(kernel.injector()?),
+        };
         Ok(Self {
-            injector: kernel.injector()?,
+            others,
             budgets: Budgets::new(Arc::clone(&kernel.budgets)),
             notes: Arc::clone(&kernel.notes),
             v4: kernel.v4.view(),
             v6: kernel.v6.view(),
         })
     }
-}
-
-/// The sockets of an interface.
-#[derive(Debug, Default)]
-pub struct Sockets {
-    /// Their numbers.
-    pub link: Link,
-    /// The sockets, in the order of the queues. The worker has them too; these keep them open.
-    pub sockets: Vec<OwnedFd>,
 }
 
 impl SlowPath {
@@ -104,13 +158,16 @@ impl SlowPath {
         let counters = Arc::new(Counters::default());
         let (commands, receiver) = channel();
         let (its_bell, its_counters) = (Arc::clone(&bell), Arc::clone(&counters));
+        let waiting = Arc::<AtomicUsize>::default();
+        let its_waiting = Arc::clone(&waiting);
         let thread = Builder::new().name("slow-path".to_owned()).spawn(move || {
             let desk = Desk::new(program, its_counters);
-            Worker::new(its_bell, receiver, desk).run();
+            Worker::new(its_bell, receiver, its_waiting, desk).run();
         })?;
         Ok(Self {
             commands,
             bell,
+            waiting,
             thread: Some(thread),
             counters,
         })
@@ -128,16 +185,17 @@ impl SlowPath {
         let (answer, answered) = channel();
         self.send(Command::Open { interface, answer });
         let sockets = answered.recv().map_err(io::Error::other)??;
-        let count = sockets.len() as u32;
-        let first = room(count, others).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Sockets {
-            link: Link {
-                first_socket: first,
-                sockets: count,
-                ..Link::default()
-            },
-            sockets,
-        })
+        Sockets::number(sockets, others).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// For workers, who have sockets of their own.
+    #[must_use]
+    pub fn handover(&self) -> Handover {
+        Handover {
+            commands: self.commands.clone(),
+            bell: Arc::clone(&self.bell),
+            waiting: Arc::clone(&self.waiting),
+        }
     }
 
     /// Sets how long fragments wait for those before them.
@@ -168,40 +226,5 @@ impl Drop for SlowPath {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// The lowest numbers that none of the `others` has, so many in a row.
-fn room<'a>(count: u32, others: impl Iterator<Item = &'a Link>) -> Option<u32> {
-    let mut taken: Vec<(u32, u32)> = others.map(|it| (it.first_socket, it.sockets)).collect();
-    taken.sort_unstable();
-    let mut first = 0;
-    for (start, length) in taken {
-        if first + count <= start {
-            break;
-        }
-        first = start + length;
-    }
-    (first + count <= MAX_SOCKETS).then_some(first)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_the_lowest_that_are_free() {
-        let link = |first_socket, sockets| Link {
-            first_socket,
-            sockets,
-            ..Link::default()
-        };
-        let others = [link(8, 4), link(0, 2), link(0, 0), link(3, 1)];
-        assert_eq!(room(1, others.iter()), Some(2));
-        assert_eq!(room(4, others.iter()), Some(4));
-        assert_eq!(room(5, others.iter()), Some(12));
-        assert_eq!(room(MAX_SOCKETS - 12, others.iter()), Some(12));
-        assert_eq!(room(MAX_SOCKETS - 11, others.iter()), None);
-        assert_eq!(room(0, [].iter()), Some(0));
     }
 }

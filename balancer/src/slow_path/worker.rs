@@ -3,15 +3,30 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use balancer_common::abi::Note;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use xdp::slab::{HeapSlab, Slab as _};
 
 use super::desk::Desk;
-use super::socket::Socket;
+use crate::datapath::socket::{Size, Socket, of_all_queues};
+
+/// The sockets' sizes: 1 MiB of memory each.
+const SIZE: Size = Size {
+    ring: 128,
+    zero_copy: false,
+};
+
+/// How often the ring is emptied before others have their turn.
+const ROUNDS: usize = 4;
+
+/// The length of a note.
+const NOTE: i32 = size_of::<Note>().cast_signed() as i32;
 
 /// What `poll` counts time in.
 const TICK: Duration = Duration::from_millis(1);
@@ -31,6 +46,17 @@ pub enum Command {
     FragmentTimeout(Duration),
     /// That there is a way that was not there before.
     Way,
+    /// To take a frame of a worker's.
+    Frame {
+        /// The interface that it came in by.
+        interface: u32,
+        /// The queue.
+        queue: u32,
+        /// What it got.
+        note: Note,
+        /// It.
+        bytes: Vec<u8>,
+    },
     /// To end.
     End,
 }
@@ -46,17 +72,27 @@ struct Bound {
 pub struct Worker {
     bell: Arc<EventFd>,
     commands: Receiver<Command>,
+    /// How many [frames](Command::Frame) wait.
+    waiting: Arc<AtomicUsize>,
     sockets: Vec<Bound>,
+    batch: HeapSlab,
     desk: Desk,
 }
 
 impl Worker {
     /// Without sockets.
-    pub fn new(bell: Arc<EventFd>, commands: Receiver<Command>, desk: Desk) -> Self {
+    pub fn new(
+        bell: Arc<EventFd>,
+        commands: Receiver<Command>,
+        waiting: Arc<AtomicUsize>,
+        desk: Desk,
+    ) -> Self {
         Self {
             bell,
             commands,
+            waiting,
             sockets: Vec::new(),
+            batch: HeapSlab::with_capacity(SIZE.ring as usize),
             desk,
         }
     }
@@ -68,6 +104,7 @@ impl Worker {
                 tracing::error!(%error, "the slow path has ended: nobody is told of dropped packets");
                 return;
             }
+            let mut answers = Vec::new();
             // Before the sockets, which new ones may stand behind.
             while let Ok(command) = self.commands.try_recv() {
                 match command {
@@ -79,28 +116,55 @@ impl Worker {
                         .retain(|bound| interfaces.contains(&bound.interface)),
                     Command::FragmentTimeout(timeout) => self.desk.fragment_timeout = timeout,
                     Command::Way => self.desk.way_has_come(),
+                    Command::Frame {
+                        interface,
+                        queue,
+                        note,
+                        bytes,
+                    } => {
+                        self.waiting.fetch_sub(1, Ordering::Relaxed);
+                        let answer = self.desk.take(interface, queue, note, &bytes);
+                        answers.extend(answer.map(|answer| (interface, answer)));
+                    }
                     Command::End => return,
                 }
             }
-            let mut answers = Vec::new();
             for bound in &mut self.sockets {
                 let (interface, queue) = (bound.interface, bound.queue);
-                bound.socket.receive(|noted| {
-                    let Some((note, frame)) = noted else {
-                        self.desk.counters.failed.add();
-                        return;
-                    };
-                    let answer = self.desk.take(interface, queue, note, frame);
-                    answers.extend(answer.map(|answer| (interface, answer)));
-                });
+                for _ in 0..ROUNDS {
+                    bound.socket.take(&mut self.batch);
+                    if self.batch.is_empty() {
+                        break;
+                    }
+                    while let Some(mut packet) = self.batch.pop_back() {
+                        let has_note = packet.adjust_head(-NOTE).is_ok();
+                        match packet.split_first_chunk().filter(|_| has_note) {
+                            Some((note, frame)) => {
+                                let answer = self.desk.take(interface, queue, read(*note), frame);
+                                answers.extend(answer.map(|answer| (interface, answer)));
+                            }
+                            None => self.desk.counters.failed.add(),
+                        }
+                        bound.socket.free(packet);
+                    }
+                    bound.socket.refill();
+                }
             }
             answers.extend(self.desk.look(Instant::now()));
             for (interface, answer) in answers {
                 // By its first queue: there may be fewer to send than to receive.
                 let at = |bound: &&mut Bound| bound.interface == interface;
-                let socket = self.sockets.iter_mut().find(at);
-                if !socket.is_some_and(|bound| bound.socket.transmit(&answer)) {
+                let sent = match self.sockets.iter_mut().find(at) {
+                    Some(bound) => bound.socket.queue(&answer),
+                    None => self.desk.transmit(interface, &answer),
+                };
+                if !sent {
                     self.desk.counters.unsent.add();
+                }
+            }
+            for bound in &mut self.sockets {
+                if bound.socket.is_sending() {
+                    bound.socket.flush();
                 }
             }
         }
@@ -133,25 +197,24 @@ impl Worker {
 
     fn open(&mut self, interface: u32) -> io::Result<Vec<OwnedFd>> {
         self.sockets.retain(|bound| bound.interface != interface);
-        let mut descriptors = Vec::new();
-        for queue in 0.. {
-            let socket = match Socket::open(interface, queue) {
-                Ok(socket) => socket,
-                // There is no such queue any more.
-                Err(error) if queue > 0 && error.raw_os_error() == Some(libc::EINVAL) => break,
-                Err(error) if queue > 0 => {
-                    tracing::warn!(interface, queue, %error, "no AF_XDP socket for this queue and those behind it");
-                    break;
-                }
-                Err(error) => return Err(error),
-            };
-            descriptors.push(socket.duplicate()?);
+        of_all_queues(interface, |queue| {
+            let socket = Socket::open(interface, queue, SIZE)?;
+            let descriptor = socket.duplicate()?;
             self.sockets.push(Bound {
                 interface,
                 queue,
                 socket,
             });
-        }
-        Ok(descriptors)
+            Ok(descriptor)
+        })
+    }
+}
+
+/// A note as the program wrote it.
+fn read(bytes: [u8; size_of::<Note>()]) -> Note {
+    let word = u64::from_le_bytes(bytes);
+    Note {
+        verdict: u32::from_le(word as u32),
+        mtu: u32::from_le((word >> 32) as u32),
     }
 }

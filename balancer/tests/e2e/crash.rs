@@ -61,6 +61,7 @@ fn kill_nine_stops_nobody() {
     let Some(mut site) = Site::new("kill", Shape::Links, 3) else {
         return;
     };
+    site.set_engine("kernel");
     let large = 24 << 20;
     let web = WebConfig {
         large,
@@ -146,6 +147,7 @@ fn a_daemon_killed_while_it_starts_leaves_forwarding_on() {
     let Some(mut site) = Site::new("kill-start", Shape::Links, 2) else {
         return;
     };
+    site.set_engine("kernel");
     let _web = site.nginx(&WebConfig::default());
     let backends = [1, 2].map(|number| backend(&format!("10.0.{number}.3:80")));
     site.start(&nth("192.0.2.10:80", &backends));

@@ -546,39 +546,48 @@ fn fragments(link: &Link) -> Vec<Class> {
     classes
 }
 
-/// What the program has counted so far.
-struct Counters(PerCpuArray<MapData, Record<Stats>>);
+/// What was counted so far.
+struct Counters<'a> {
+    site: &'a Site,
+    /// What the program has counted itself.
+    program: PerCpuArray<MapData, Record<Stats>>,
+}
 
-impl Counters {
-    fn of(site: &Site) -> Self {
+impl<'a> Counters<'a> {
+    fn of(site: &'a Site) -> Self {
         let pin = MapData::from_pin(site.pins.join(map::STATS)).unwrap();
-        Self(Map::PerCpuArray(pin).try_into().unwrap())
+        Self {
+            site,
+            program: Map::PerCpuArray(pin).try_into().unwrap(),
+        }
     }
 
-    /// Frames that got one of these verdicts; all when there are none.
-    fn of_verdicts(&self, verdicts: &[Verdict]) -> u64 {
-        let counters: Vec<usize> = verdicts.iter().map(|verdict| verdict.counter()).collect();
-        let of_cpu = |Record(stats): &Record<Stats>| match &counters[..] {
-            [] => stats.received(),
-            some => some.iter().map(|&counter| stats.verdicts[counter]).sum(),
-        };
-        self.0.get(&0, 0).unwrap().iter().map(of_cpu).sum()
+    /// Frames that the program has given to the kernel for a reason.
+    fn passed(&self, reason: Pass) -> u64 {
+        let counter = Verdict::from(reason).counter();
+        let of_cpu = |Record(stats): &Record<Stats>| stats.verdicts[counter];
+        self.program.get(&0, 0).unwrap().iter().map(of_cpu).sum()
+    }
+
+    /// All frames.
+    fn received(&self) -> u64 {
+        self.site.status().packets.received
     }
 
     /// Waits until so many frames more than `before` were counted.
     fn wait(&self, before: u64, count: usize) {
         eventually("the frames to be counted", PATIENCE, || {
-            self.of_verdicts(&[]) >= before + count as u64
+            self.received() >= before + count as u64
         })
         .unwrap();
     }
 }
 
 /// Sends [`COUNT`] frames, no more at a time than the link holds, and waits for all to be counted.
-fn send(port: &RawPort, counters: &Counters, frame: impl Fn(u16) -> Vec<u8>) {
+fn send(port: &RawPort, counters: &Counters<'_>, frame: impl Fn(u16) -> Vec<u8>) {
     let frames: Vec<Vec<u8>> = (0..COUNT).map(frame).collect();
     for burst in frames.chunks(BURST) {
-        let before = counters.of_verdicts(&[]);
+        let before = counters.received();
         for frame in burst {
             port.send(frame).unwrap();
         }
@@ -662,7 +671,7 @@ fn a_thousand_frames_of_each_malformed_kind_are_dropped_and_counted() {
         let name = &class.name;
         let before = forwarded();
         if let Some(first) = &class.first {
-            let received = counters.of_verdicts(&[]);
+            let received = counters.received();
             port.send(first).unwrap();
             counters.wait(received, 1);
             assert_eq!(forwarded(), before + 1, "{name}: what comes before");
@@ -791,9 +800,9 @@ fn what_is_not_for_a_service_is_left_to_the_kernel() {
     let uncounted = site.uncounted();
     for (name, reason, frame) in &classes {
         let before = site.status().packets;
-        let passed = counters.of_verdicts(&[(*reason).into()]);
+        let passed = counters.passed(*reason);
         send(&port, &counters, |_| frame.clone());
-        let passed = counters.of_verdicts(&[(*reason).into()]) - passed;
+        let passed = counters.passed(*reason) - passed;
         let after = site.status().packets;
         // Hosts on a link find each other meanwhile.
         let expected = u64::from(COUNT)..u64::from(COUNT) + 100;

@@ -65,6 +65,7 @@ fn keep_goes_on_until_balancerctl_detaches() {
     let Some(mut site) = Site::new("keep", Shape::Links, 1) else {
         return;
     };
+    site.set_engine("kernel");
     let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
     site.daemon_key("on_exit = \"keep\"");
     site.start(&service());
@@ -101,6 +102,7 @@ fn a_daemon_started_after_keep_takes_over() {
     let Some(mut site) = Site::new("keep-on", Shape::Links, 1) else {
         return;
     };
+    site.set_engine("kernel");
     let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
     site.daemon_key("on_exit = \"keep\"");
     site.start(&service());
@@ -131,6 +133,7 @@ fn what_a_killed_daemon_left_is_taken_away() {
     let Some(mut site) = Site::new("killed", Shape::Links, 1) else {
         return;
     };
+    site.set_engine("kernel");
     let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
     site.start(&service());
     site.kill();
@@ -180,7 +183,8 @@ fn an_interface_without_native_xdp_gets_the_other_with_a_warning() {
     let Some(mut site) = Site::new("auto", Shape::Links, 1) else {
         return;
     };
-    // The loopback device has none.
+    // The loopback device has none, and packets that are too long for the other engine.
+    site.set_engine("kernel");
     site.replace_head("\"eth1\"", "\"eth1\", \"lo\"");
     site.start(&service());
     let modes = site

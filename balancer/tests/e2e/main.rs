@@ -7,6 +7,7 @@
 mod control;
 mod counters;
 mod crash;
+mod engine;
 mod flood;
 mod fragments;
 mod hostile;

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use balancer::config::FlowLookup;
-use balancer::datapath::kernel::{Back, Kernel, Sizes};
+use balancer::datapath::kernel::{Back, Kernel, Sizes, Work};
 
 use crate::schedule::{backend, nth};
 use crate::site::{Shape, Site};
@@ -201,7 +201,7 @@ fn a_program_attached_by_hand_is_left_alone_too() {
         half_open: 1,
         lookup: FlowLookup::Table,
     };
-    let mut other = Kernel::load(sizes, Back::Redirect, None).unwrap();
+    let mut other = Kernel::load(sizes, Work::Kernel(Back::Redirect), None).unwrap();
     other.program().unwrap().pin(&pinned).unwrap();
     let attached = site.balancer.ip(&format!(
         "link set dev eth1 xdp pinned {}",

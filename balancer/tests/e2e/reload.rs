@@ -135,7 +135,7 @@ fn a_wrong_configuration_changes_nothing() {
     );
     let error = status.reload.error.unwrap();
     assert!(
-        error.contains("lb.toml:10:1: unknown key `schedular`"),
+        error.contains("lb.toml:11:1: unknown key `schedular`"),
         "{error}"
     );
     assert_eq!(site.services(), services);

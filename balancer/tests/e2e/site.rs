@@ -136,8 +136,10 @@ impl Site {
             .collect();
         let lookup = std::env::var("BALANCER_FLOW_LOOKUP");
         let lookup = lookup.as_deref().unwrap_or("table");
+        let engine = std::env::var("BALANCER_ENGINE");
+        let engine = engine.as_deref().unwrap_or("kernel");
         Some(site.with_head(&format!(
-            "[datapath]\ninterfaces = [{}]\nflow_lookup = \"{lookup}\"\n",
+            "[datapath]\ninterfaces = [{}]\nflow_lookup = \"{lookup}\"\nengine = \"{engine}\"\n",
             names.join(", ")
         )))
     }
@@ -224,6 +226,18 @@ impl Site {
     pub fn datapath_key(&mut self, line: &str) {
         self.head.push_str(line);
         self.head.push('\n');
+    }
+
+    /// Says where packets are worked on.
+    pub fn set_engine(&mut self, engine: &str) {
+        let is_line = |line: &&str| line.starts_with("engine = ");
+        let old = self.head.lines().find(is_line).unwrap().to_owned();
+        self.replace_head(&old, &format!("engine = \"{engine}\""));
+    }
+
+    /// Whether packets are worked on in the kernel, also without a daemon.
+    pub fn is_in_kernel(&self) -> bool {
+        self.head.contains("engine = \"kernel\"")
     }
 
     /// Replaces something of what the configuration begins with.

@@ -88,7 +88,13 @@ fn jumbo_frames_are_for_generic_mode() {
     let error = site.start_refused();
     assert!(error.contains("eth0") && error.contains("MTU"), "{error}");
     site.replace_head(head, "");
-    site.start(&service());
+    site.configure(&service());
+    if !site.is_in_kernel() {
+        let error = site.start_refused();
+        assert!(error.contains("eth0") && error.contains("3786"), "{error}");
+        return;
+    }
+    site.start_again();
     let log = site.daemon().stderr();
     assert!(log.contains("generic mode") && log.contains("MTU"), "{log}");
     for interface in site.status().interfaces {

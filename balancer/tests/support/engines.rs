@@ -10,13 +10,15 @@ use std::time::Duration;
 use balancer::config::{self, Config};
 use balancer::datapath::compile::{Image, ServiceIds, compile, words};
 use balancer::datapath::flows::FlowTable;
-use balancer::datapath::kernel::{Back, Kernel, Sizes};
-use balancer::datapath::memory::Memory;
+use balancer::datapath::kernel::{Back, Kernel, Sizes, Work};
+use balancer::datapath::memory::{InMemory, Memory};
 use balancer::slow_path::{Program, SlowPath};
 use balancer_common::abi::{Identity, Link, Note, Path, Stats};
 use balancer_common::family::{Family, V4, V6};
 use balancer_common::hop::{Hop, HopCell};
+use balancer_common::parse;
 use balancer_common::pipeline::process;
+use balancer_common::steer;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::retire::{free, kill};
 use balancer_common::table::state::Phase;
@@ -24,6 +26,7 @@ use balancer_common::table::{Lines as _, Totals, find};
 use balancer_common::tables::Reception;
 use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Exit, Pass, Punt, Verdict};
+use balancer_common::wire::ethertype;
 
 use super::flows::visible;
 use super::program::{self, Ran};
@@ -151,8 +154,8 @@ impl Engines {
 
     /// Both. The calling thread has to be in the box.
     pub fn both(sizes: Sizes) -> Self {
-        let mut kernel = Kernel::load(sizes, Back::Transmit, None).unwrap();
-        let program = Program::of(&mut kernel).unwrap();
+        let mut kernel = Kernel::load(sizes, Work::Kernel(Back::Transmit), None).unwrap();
+        let program = Program::of(&mut kernel, None).unwrap();
         let slow_path = SlowPath::start(program).unwrap();
         let mut links = INTERFACES.map(|index| (index, Link::default()));
         for place in 0..links.len() {
@@ -352,8 +355,22 @@ impl Engines {
 
     /// Gives a frame to the one in user space only.
     pub fn run_in_memory(&mut self, interface: u32, input: &[u8]) -> (Verdict, Vec<u8>) {
+        let steered = steer::wants(&input, &self.memory, interface);
+        let is_known = is_known(&self.memory, input);
         let mut frame = input.to_vec();
         let verdict = process(&mut frame.as_mut_slice(), &self.memory, interface);
+        // What it does not hand over gets what the pipeline says; of the rest little is the kernel's.
+        let is_right = match (steered, verdict) {
+            (Err(exit), verdict) => verdict == exit.into(),
+            (Ok(()), Verdict::Pass(Pass::NotIp | Pass::NotUnicast)) => false,
+            (Ok(()), Verdict::Pass(_)) => is_known,
+            _ => true,
+        };
+        let about = &self.about;
+        assert!(
+            is_right,
+            "{about}: {steered:?}, and {verdict:?} of the pipeline, for {input:02x?}"
+        );
         (verdict, frame)
     }
 
@@ -520,4 +537,19 @@ fn record<F: Family>(
     let traits = (flow.is_reply(), flow.is_tagged(), flow.backend());
     let (new, side) = (flow.new_tuple(), flow.side(flow.meta()));
     (new, flow.new_ports(), hop, side, traits, flow.counts())
+}
+
+/// Whether a packet is a part of one, or has a flow, which may be on its way out.
+fn is_known(memory: &Memory, frame: &[u8]) -> bool {
+    fn is_known<F: InMemory>(memory: &Memory, frame: &[u8], l3: usize) -> bool {
+        match parse::headers::<F, _>(&frame, l3) {
+            Ok(headers) => find::<F, _>(memory, &headers.tuple).is_some(),
+            Err(exit) => exit == Pass::Fragment.into(),
+        }
+    }
+    match parse::ethernet(&frame) {
+        Ok(l2) if l2.ethertype == ethertype::IPV4 => is_known::<V4>(memory, frame, l2.l3),
+        Ok(l2) => is_known::<V6>(memory, frame, l2.l3),
+        Err(_) => false,
+    }
 }

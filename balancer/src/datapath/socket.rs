@@ -1,0 +1,330 @@
+//! `AF_XDP` sockets: one on a receive queue of an interface.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use balancer_common::abi::{Link, MAX_SOCKETS};
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+use xdp::nic::NicIndex;
+use xdp::slab::{HeapSlab, Slab as _};
+use xdp::socket::{XdpSocket, XdpSocketBuilder};
+use xdp::umem::{FrameSize, UmemCfgBuilder};
+use xdp::{CompletionRing, FillRing, Packet, RingConfigBuilder, RxRing, TxRing, Umem};
+
+/// The room before each frame, where metadata is.
+const HEADROOM: u32 = 32;
+
+/// How many frames the kernel sends at a time when it copies.
+const SENT_AT_ONCE: usize = 32;
+
+/// The longest packet that a socket takes, from the network header on, behind two VLAN tags.
+pub const LONGEST: u32 = 3808 - 14 - 8;
+
+/// How large a socket is, and what it may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// How many frames may wait to be read, and as many to be sent. There is memory for twice as many: frames of 4 KiB, of which
+    /// 3,808 bytes are there for the packet; the kernel drops what is longer.
+    pub ring: u32,
+    /// Whether the driver may put what it receives into the socket's memory, if it can. Else the kernel copies.
+    pub zero_copy: bool,
+}
+
+/// A socket. The rings go before the socket does, and all of them before the memory.
+pub struct Socket {
+    fill: FillRing,
+    receive: RxRing,
+    send: TxRing,
+    completion: CompletionRing,
+    descriptor: XdpSocket,
+    /// What is to be sent.
+    queued: HeapSlab,
+    umem: Umem,
+    size: Size,
+    /// How many frames the fill ring is to be given.
+    owed: usize,
+    /// How many frames the kernel has to be told of.
+    unsent: usize,
+}
+
+impl Socket {
+    /// Opens one on a queue of an interface.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open(interface: u32, queue: u32, size: Size) -> io::Result<Self> {
+        let Size { ring, zero_copy } = size;
+        let config = UmemCfgBuilder {
+            frame_size: FrameSize::FourK,
+            head_room: HEADROOM,
+            frame_count: ring * 2,
+            ..UmemCfgBuilder::default()
+        };
+        let mut umem = Umem::map(config.build().map_err(io::Error::other)?)?;
+        let rings = RingConfigBuilder {
+            rx_count: ring,
+            tx_count: ring,
+            fill_count: ring,
+            completion_count: ring,
+        };
+        let mut builder = XdpSocketBuilder::new().map_err(refused)?;
+        let (rings, mut flags) = builder
+            .build_rings(&umem, rings.build().map_err(io::Error::other)?)
+            .map_err(refused)?;
+        let (Some(receive), Some(send)) = (rings.rx_ring, rings.tx_ring) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let mut fill = rings.fill_ring;
+        // SAFETY: the memory is kept as long as the socket: see the order of the fields.
+        unsafe { fill.enqueue(&mut umem, ring as usize) };
+        if !zero_copy {
+            flags.force_copy();
+        }
+        let descriptor = builder
+            .bind(NicIndex(interface), queue, flags)
+            .map_err(refused)?;
+        let socket = Self {
+            fill,
+            receive,
+            send,
+            completion: rings.completion_ring,
+            descriptor,
+            queued: HeapSlab::with_capacity(ring as usize),
+            umem,
+            size,
+            owed: 0,
+            unsent: 0,
+        };
+        // What the kernel copies counts until its receiver has it. Without the capability it stays at the default, some hundred.
+        let _ = setsockopt(&socket.fd(), sockopt::SndBufForce, &(ring as usize * 4096));
+        Ok(socket)
+    }
+
+    /// The socket's descriptor.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is open as long as the socket is.
+        unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) }
+    }
+
+    /// Another descriptor of it.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.fd().try_clone_to_owned()
+    }
+
+    /// Takes frames that have come, as many as there is room for in `batch`. Each has to be [freed](Self::free) or
+    /// [queued](Self::queue_own).
+    pub fn take(&mut self, batch: &mut HeapSlab) {
+        // SAFETY: whoever takes frames gives them back before the memory goes.
+        let count = unsafe { self.receive.recv(&self.umem, batch) };
+        self.owed += count;
+    }
+
+    /// Gives the memory of a frame back.
+    pub fn free(&mut self, packet: Packet) {
+        self.umem.free_packet(packet);
+    }
+
+    /// Lets the kernel have memory for frames again.
+    pub fn refill(&mut self) {
+        // As many as were taken: the ring takes all that it is given, or none, for a moment after the kernel has written.
+        // SAFETY: the memory is kept as long as the socket.
+        self.owed -= unsafe { self.fill.enqueue(&mut self.umem, self.owed) };
+    }
+
+    /// Puts a frame with others that are to be sent. Says whether there was room.
+    pub fn queue(&mut self, frame: &[u8]) -> bool {
+        if self.queued.available() == 0 {
+            return false;
+        }
+        // SAFETY: the packet is sent, or freed, before the memory goes.
+        let Some(mut packet) = (unsafe { self.umem.alloc() }) else {
+            return false;
+        };
+        if packet.insert(0, frame).is_err() {
+            self.umem.free_packet(packet);
+            return false;
+        }
+        self.queued.push_front(packet);
+        true
+    }
+
+    /// The same of a frame that came by this socket, without copying it. It is gone if there is no room.
+    pub fn queue_own(&mut self, packet: Packet) -> bool {
+        if self.queued.available() == 0 {
+            self.umem.free_packet(packet);
+            return false;
+        }
+        self.queued.push_front(packet);
+        true
+    }
+
+    /// Whether something waits to be sent.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        self.unsent > 0 || !self.queued.is_empty()
+    }
+
+    /// Sends what was queued, as far as it goes now.
+    pub fn flush(&mut self) {
+        // SAFETY: the memory is kept as long as the socket.
+        self.unsent += unsafe { self.send.send(&mut self.queued) };
+        while self.unsent > 0 {
+            match self.kick() {
+                Ok(()) => self.unsent = 0,
+                // So many at a time; or there is no memory for more at the moment.
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && self.unsent > SENT_AT_ONCE =>
+                {
+                    self.unsent -= SENT_AT_ONCE;
+                }
+                // The interface is busy, down or gone: what stays is sent with the next.
+                Err(_) => break,
+            }
+        }
+        self.completion
+            .dequeue(&mut self.umem, self.size.ring as usize);
+    }
+
+    /// Has the kernel send what there is.
+    fn kick(&self) -> io::Result<()> {
+        let (nothing, none) = (std::ptr::null(), std::ptr::null());
+        // SAFETY: nothing is read from where nothing is.
+        let result = unsafe {
+            libc::sendto(
+                self.descriptor.as_raw_fd(),
+                nothing,
+                0,
+                libc::MSG_DONTWAIT,
+                none,
+                0,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// How many frames there was no room for.
+    ///
+    /// # Errors
+    /// Never, of a socket that is open.
+    pub fn overruns(&self) -> io::Result<u64> {
+        // SAFETY: it is made of integers, so zeros are one.
+        let mut statistics: libc::xdp_statistics = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::xdp_statistics>() as libc::socklen_t;
+        // SAFETY: the structure is as long as it says.
+        let result = unsafe {
+            libc::getsockopt(
+                self.descriptor.as_raw_fd(),
+                libc::SOL_XDP,
+                libc::XDP_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut length,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(statistics.rx_dropped + statistics.rx_ring_full)
+    }
+}
+
+/// The sockets of an interface.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Their numbers.
+    pub link: Link,
+    /// The sockets, in the order of the queues. Who works with them has them too; these keep them open.
+    pub sockets: Vec<OwnedFd>,
+}
+
+impl Sockets {
+    /// These, with numbers that the `others` do not have; `None` when there are too many.
+    pub fn number<'a>(
+        sockets: Vec<OwnedFd>,
+        others: impl Iterator<Item = &'a Link>,
+    ) -> Option<Self> {
+        let count = sockets.len() as u32;
+        Some(Self {
+            link: Link {
+                first_socket: room(count, others)?,
+                sockets: count,
+                ..Link::default()
+            },
+            sockets,
+        })
+    }
+}
+
+/// Opens sockets for the queues of an interface, until there is no queue any more.
+///
+/// # Errors
+/// What `open`, which is given the number of a queue, says of the first.
+pub fn of_all_queues(
+    interface: u32,
+    mut open: impl FnMut(u32) -> io::Result<OwnedFd>,
+) -> io::Result<Vec<OwnedFd>> {
+    let mut sockets = Vec::new();
+    for queue in 0.. {
+        match open(queue) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if queue > 0 && error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(error) if queue > 0 => {
+                tracing::warn!(interface, queue, %error, "no AF_XDP socket for this queue and those behind it");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
+}
+
+/// The lowest numbers that none of the `others` has, so many in a row.
+fn room<'a>(count: u32, others: impl Iterator<Item = &'a Link>) -> Option<u32> {
+    let mut taken: Vec<(u32, u32)> = others.map(|it| (it.first_socket, it.sockets)).collect();
+    taken.sort_unstable();
+    let mut first = 0;
+    for (start, length) in taken {
+        if first + count <= start {
+            break;
+        }
+        first = start + length;
+    }
+    (first + count <= MAX_SOCKETS).then_some(first)
+}
+
+/// What the kernel said.
+fn refused(error: xdp::socket::SocketError) -> io::Error {
+    use xdp::socket::SocketError::{Bind, GetSockOpt, RingMap, SetSockOpt, SocketCreation};
+    match error {
+        SocketCreation(error) | Bind(error) => error,
+        SetSockOpt { inner, .. } | GetSockOpt { inner, .. } | RingMap { inner, .. } => inner,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_lowest_that_are_free() {
+        let link = |first_socket, sockets| Link {
+            first_socket,
+            sockets,
+            ..Link::default()
+        };
+        let others = [link(8, 4), link(0, 2), link(0, 0), link(3, 1)];
+        assert_eq!(room(1, others.iter()), Some(2));
+        assert_eq!(room(4, others.iter()), Some(4));
+        assert_eq!(room(5, others.iter()), Some(12));
+        assert_eq!(room(MAX_SOCKETS - 12, others.iter()), Some(12));
+        assert_eq!(room(MAX_SOCKETS - 11, others.iter()), None);
+        assert_eq!(room(0, [].iter()), Some(0));
+    }
+}

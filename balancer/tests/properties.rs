@@ -4,6 +4,7 @@
 //! After each step:
 //! - a connection has the backend and the source port that it was given, until it was idle for too long or its client has
 //!   begun anew;
+//! - a first packet is refused when it must be, and only then: while many connections are half-open, until it comes again;
 //! - no two flows have one tuple; of a connection there are both flows, or none;
 //! - each packet has one verdict, and backends, services and the table have counted what the verdicts say;
 //! - what goes to the backend and is answered comes to the client between the ends that it knows.
@@ -13,7 +14,7 @@
 mod support;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -167,11 +168,16 @@ impl Who {
     }
 }
 
+/// The number of the SYN of who begins anew.
+const OTHER_SYN: u32 = SYN + (1 << 29);
+
 /// What a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// SYN, or the backend's answer to it.
     Open,
+    /// The same of [`OTHER_SYN`].
+    Anew,
     Data,
     Fin,
     Reset,
@@ -201,6 +207,7 @@ fn who() -> impl Strategy<Value = Who> {
 fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         5 => Just(Kind::Open),
+        2 => Just(Kind::Anew),
         5 => Just(Kind::Data),
         2 => Just(Kind::Fin),
         1 => Just(Kind::Reset),
@@ -245,6 +252,8 @@ struct Known {
     /// The ends of what goes to the backend.
     from: SocketAddr,
     to: SocketAddr,
+    /// The number of the SYN that opened it.
+    syn: u32,
     /// When a packet came that certainly counts, and when any did, in nanoseconds.
     alive: u64,
     seen: u64,
@@ -262,6 +271,10 @@ struct Tally {
     opened: u64,
     replaced: u64,
     expired: u64,
+    /// Connections that a packet has opened that was dropped when it came first.
+    let_in: u64,
+    /// First packets that were dropped though one of another number had come.
+    other_numbers: u64,
 }
 
 struct World {
@@ -269,6 +282,8 @@ struct World {
     known: BTreeMap<Who, Known>,
     /// Of connections that are over too.
     last: BTreeMap<Who, Known>,
+    /// The first packets that were dropped as such, with their numbers.
+    noted: BTreeSet<(Who, u32)>,
     weights: Weights,
     tally: Tally,
 }
@@ -300,6 +315,7 @@ impl World {
             engines,
             known: BTreeMap::new(),
             last: BTreeMap::new(),
+            noted: BTreeSet::new(),
             weights,
             tally: Tally::default(),
         }
@@ -376,26 +392,37 @@ impl World {
         self.last.insert(who, *known);
     }
 
+    /// The number of the SYN that the segments of a client follow, and those that answer it.
+    fn syn(&self, who: Who) -> u32 {
+        self.last.get(&who).map_or(SYN, |last| last.syn)
+    }
+
     fn client(&mut self, who: Who, kind: Kind) {
         let (from, to) = (who.from().to_string(), who.to().to_string());
+        let syn = match kind {
+            Kind::Open => SYN,
+            Kind::Anew => OTHER_SYN,
+            _ => self.syn(who),
+        };
         let frame = if who.is_tcp() {
+            let next = |flags| tcp(flags, &from, &to).numbers(syn + 1, SYN + 1);
             match kind {
-                Kind::Open => tcp("S", &from, &to),
-                Kind::Data => tcp("A", &from, &to).payload(b"data"),
-                Kind::Fin => tcp("FA", &from, &to),
-                Kind::Reset => tcp("R", &from, &to),
-                Kind::Forged => forged(tcp("R", &from, &to)),
+                Kind::Open | Kind::Anew => tcp("S", &from, &to).numbers(syn, 0),
+                Kind::Data => next("A").payload(b"data"),
+                Kind::Fin => next("FA"),
+                Kind::Reset => next("R"),
+                Kind::Forged => forged(next("R")),
             }
         } else {
             udp(&from, &to).payload(b"question")
         };
-        let is_opening = !who.is_tcp() || kind == Kind::Open;
+        let is_opening = !who.is_tcp() || matches!(kind, Kind::Open | Kind::Anew);
         let before = self.phase(who);
         let begins_anew = who.is_tcp() && is_opening && before.is_some_and(Phase::is_over);
-        let (verdict, output) = self.send(CLIENT_SIDE, &frame);
-        if let Some(known) = self.known.get(&who)
+        if let Some(known) = self.known.get(&who).copied()
             && !begins_anew
         {
+            let (verdict, output) = self.send(CLIENT_SIDE, &frame);
             assert_eq!(verdict, Verdict::Redirect(BACKEND_SIDE));
             assert_eq!(
                 ends(&output),
@@ -405,100 +432,132 @@ impl World {
             self.note(who, kind, before.unwrap());
             return;
         }
-        match verdict {
-            Verdict::Redirect(BACKEND_SIDE) => {
-                assert!(is_opening, "{kind:?} opens nothing");
-                let (from, to) = ends(&output);
-                self.check_choice(who, from, to);
-                let now = self.now();
-                let known = Known {
-                    from,
-                    to,
-                    alive: now,
-                    seen: now,
-                };
-                self.tally.replaced += u64::from(self.known.insert(who, known).is_some());
-                self.last.insert(who, known);
-                self.tally.opened += 1;
-            }
+        // Of UDP there is no number.
+        let first = (who, if who.is_tcp() { syn } else { 0 });
+        let is_screened = is_opening && self.counts(who).1 > u64::from(SIZES.half_open / 2);
+        let is_known = self.noted.contains(&first);
+        let refusal = if !is_opening {
+            Some(Drop::NoConnection)
+        } else if is_screened && !is_known {
+            Some(Drop::FirstPacket)
+        } else {
+            self.refusal(who, begins_anew)
+        };
+        let (verdict, output) = self.send(CLIENT_SIDE, &frame);
+        if let Some(reason) = refusal {
+            assert_eq!(verdict, reason.into());
+        }
+        if refusal == Some(Drop::FirstPacket) {
+            let other = (who, first.1 ^ SYN ^ OTHER_SYN);
+            self.tally.other_numbers += u64::from(self.noted.contains(&other));
+            self.noted.insert(first);
+        }
+        if verdict == Verdict::Redirect(BACKEND_SIDE) {
+            let (from, to) = ends(&output);
+            self.check_choice(who, from, to);
+            let now = self.now();
+            let known = Known {
+                from,
+                to,
+                syn,
+                alive: now,
+                seen: now,
+            };
+            self.tally.replaced += u64::from(self.known.insert(who, known).is_some());
+            self.last.insert(who, known);
+            self.tally.opened += 1;
+            self.tally.let_in += u64::from(is_screened);
+        } else {
             // The connection that was over may have gone for it.
-            refused => {
-                if self.phase(who).is_none() {
-                    self.known.remove(&who);
-                }
-                self.check_refusal(who, is_opening, refused);
+            if self.phase(who).is_none() {
+                self.known.remove(&who);
+            }
+            if refusal.is_none() {
+                self.check_no_tuple(who, verdict);
             }
         }
+    }
+
+    /// How many connections, and how many half-open ones, there are of a client's family, by the table: see [`World::check`].
+    fn counts(&self, who: Who) -> (u64, u64) {
+        let memory = &self.engines.memory;
+        if who.is_ipv4() {
+            (memory.v4.count(), memory.v4.count_half_open())
+        } else {
+            (memory.v6.count(), memory.v6.count_half_open())
+        }
+    }
+
+    /// The ends of the backends that take connections of a service.
+    fn takers(&self, service: usize) -> impl Iterator<Item = SocketAddr> {
+        let (before, behind) = SERVICES[service].backends;
+        let digits = (3..).zip(self.weights);
+        digits
+            .filter(|(_, weight)| (1..ABSENT).contains(weight))
+            .map(move |(digit, _)| format!("{before}{digit}{behind}").parse().unwrap())
+    }
+
+    /// Why a connection cannot be opened, whichever backend's turn it is. One that is over makes room for the next of its tuple.
+    fn refusal(&self, who: Who, begins_anew: bool) -> Option<Drop> {
+        let (connections, half_open) = self.counts(who);
+        if self.takers(who.service).next().is_none() {
+            Some(Drop::NoBackend)
+        } else if connections - u64::from(begins_anew) >= SIZES.connections.into() {
+            Some(Drop::TableFull)
+        } else if half_open >= SIZES.half_open.into() {
+            Some(Drop::HalfOpenFull)
+        } else {
+            None
+        }
+    }
+
+    /// From which ends the backends of a service see a client: one of these.
+    fn sources(who: Who) -> Vec<SocketAddr> {
+        if matches!(who.service, 1 | 2) {
+            return vec![who.from()];
+        }
+        let source = if who.is_ipv4() {
+            "10.0.0.1"
+        } else {
+            "2001:db8:1::1"
+        };
+        let end = |port| SocketAddr::new(source.parse().unwrap(), port);
+        (3000..3003).map(end).collect()
     }
 
     /// A new connection goes to a backend that takes some, from an address and port that it may have.
     fn check_choice(&self, who: Who, from: SocketAddr, to: SocketAddr) {
-        let (before, behind) = SERVICES[who.service].backends;
-        let takes = |digit: usize| (1..ABSENT).contains(&self.weights[digit]);
-        let open = (0..3).filter(|&digit| takes(digit));
-        let mut open = open.map(|digit| format!("{before}{}{behind}", 3 + digit));
-        assert!(open.any(|backend| backend == to.to_string()), "{to}");
-        if matches!(who.service, 1 | 2) {
-            assert_eq!(from, who.from(), "a transparent service");
-        } else {
-            let source = if who.is_ipv4() {
-                "10.0.0.1"
-            } else {
-                "2001:db8:1::1"
-            };
-            assert_eq!(from.ip().to_string(), source);
-            assert!((3000..3003).contains(&from.port()), "{from}");
-        }
+        assert!(self.takers(who.service).any(|taker| taker == to), "{to}");
+        assert!(Self::sources(who).contains(&from), "{from}");
     }
 
-    fn check_refusal(&self, who: Who, is_opening: bool, verdict: Verdict) {
-        let has_backend = self
-            .weights
-            .iter()
-            .any(|weight| (1..ABSENT).contains(weight));
-        let table_counts = if who.is_ipv4() {
-            let table = &self.engines.memory.v4;
-            (table.count(), table.count_half_open())
-        } else {
-            let table = &self.engines.memory.v6;
-            (table.count(), table.count_half_open())
+    /// A connection that nothing else kept from being opened: all that some backend may have of it is another's.
+    fn check_no_tuple(&self, who: Who, verdict: Verdict) {
+        let is_taken = |from: &SocketAddr, to: SocketAddr| {
+            let mut known = self.known.iter();
+            known.any(|(its, known)| {
+                its.is_tcp() == who.is_tcp() && (known.from, known.to) == (*from, to)
+            })
         };
-        match verdict {
-            Verdict::Drop(Drop::NoConnection) => assert!(!is_opening),
-            Verdict::Drop(Drop::NoBackend) => assert!(!has_backend),
-            Verdict::Drop(Drop::HalfOpenFull) => {
-                assert!(table_counts.1 + 1 >= SIZES.half_open.into());
-            }
-            Verdict::Drop(Drop::FirstPacket) => {
-                assert!(table_counts.1 > u64::from(SIZES.half_open / 2));
-            }
-            Verdict::Drop(Drop::TableFull) => assert!(has_backend),
-            Verdict::Drop(Drop::TupleInUse) => assert!(matches!(who.service, 1 | 2)),
-            Verdict::Drop(Drop::PortsExhausted) => {
-                assert_eq!(self.engines.memory.slow_path, Reception::Nobody);
-            }
-            Verdict::Punt(Punt::Ports) => {
-                assert_eq!(self.engines.memory.slow_path, Reception::Taken);
-            }
-            other => panic!("{other:?} for a packet that no connection knows"),
-        }
+        let sources = Self::sources(who);
+        let mut takers = self.takers(who.service);
+        assert!(
+            takers.any(|to| sources.iter().all(|from| is_taken(from, to))),
+            "{verdict:?} though every backend has a tuple for {who:?}"
+        );
+        let expected = if sources.len() == 1 {
+            Drop::TupleInUse.into()
+        } else if self.engines.memory.slow_path == Reception::Taken {
+            Punt::Ports.into()
+        } else {
+            Drop::PortsExhausted.into()
+        };
+        assert_eq!(verdict, expected);
     }
 
     fn backend(&mut self, who: Who, kind: Kind) {
         let Some(&Known { from, to, .. }) = self.last.get(&who) else {
             return;
-        };
-        let (source, destination) = (to.to_string(), from.to_string());
-        let frame = if who.is_tcp() {
-            match kind {
-                Kind::Open => tcp("SA", &source, &destination),
-                Kind::Data => tcp("A", &source, &destination).payload(b"answer"),
-                Kind::Fin => tcp("FA", &source, &destination),
-                Kind::Reset => tcp("RA", &source, &destination),
-                Kind::Forged => forged(tcp("R", &source, &destination)),
-            }
-        } else {
-            udp(&source, &destination).payload(b"answer")
         };
         // The port may be another connection's by now.
         let is_of = |known: &Known| (known.from, known.to) == (from, to);
@@ -511,6 +570,23 @@ impl World {
             owners.next().is_none(),
             "two connections from {from} to {to}"
         );
+        let (source, destination) = (to.to_string(), from.to_string());
+        let frame = if who.is_tcp() {
+            let syn = self.syn(owner.unwrap_or(who));
+            let answer = |flags: &'static str| {
+                let number = SYN + u32::from(!flags.contains('S'));
+                tcp(flags, &source, &destination).numbers(number, syn + 1)
+            };
+            match kind {
+                Kind::Open | Kind::Anew => answer("SA"),
+                Kind::Data => answer("A").payload(b"answer"),
+                Kind::Fin => answer("FA"),
+                Kind::Reset => answer("RA"),
+                Kind::Forged => forged(answer("R")),
+            }
+        } else {
+            udp(&source, &destination).payload(b"answer")
+        };
         let before = owner.and_then(|owner| self.phase(owner));
         let (verdict, output) = self.send(BACKEND_SIDE, &frame.macs(BOX_MAC, BACKEND_MAC));
         match owner {
@@ -625,6 +701,8 @@ struct Sum {
     opened: u64,
     replaced: u64,
     expired: u64,
+    let_in: u64,
+    other_numbers: u64,
     held: u64,
     passed: u64,
     dropped: BTreeMap<&'static str, u64>,
@@ -637,6 +715,8 @@ impl Sum {
         self.opened += tally.opened;
         self.replaced += tally.replaced;
         self.expired += tally.expired;
+        self.let_in += tally.let_in;
+        self.other_numbers += tally.other_numbers;
         self.held += tally.held;
         self.passed += tally.passed;
         for (reason, count) in &tally.dropped {
@@ -663,6 +743,8 @@ impl Sum {
             self.opened,
             self.replaced,
             self.expired,
+            self.let_in,
+            self.other_numbers,
             self.held,
             self.passed,
         ];

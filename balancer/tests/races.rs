@@ -1,7 +1,8 @@
 //! Needs root.
 //!
-//! Two CPUs at one moment, in the compiled program: the same new connection on both, and two connections that want the same source
-//! port. Whoever is first, afterwards there is one connection for each tuple, whole, and one tuple for each connection.
+//! Two CPUs at one moment, in the compiled program: the same new connection on both, also while first packets have to come again, and
+//! two connections that want the same source port. Whoever is first, afterwards there is one connection for each tuple, whole, and one
+//! tuple for each connection.
 //!
 //! `BALANCER_RACES` says how many races of each kind there are, with each way to find flows and of each family.
 
@@ -45,6 +46,9 @@ use support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, program};
 /// How many races there are unless `BALANCER_RACES` says otherwise: of connections, and for ports, which take longer.
 const SAME: usize = 100_000;
 const FOR_PORTS: usize = 20_000;
+
+/// How many connections the table takes, and how many half-open ones.
+const ROOM: u32 = 1024;
 
 const LOOKUPS: [FlowLookup; 2] = [FlowLookup::Table, FlowLookup::Hash];
 
@@ -93,8 +97,8 @@ impl Loaded {
     fn new(lookup: FlowLookup, services: &str, ports: &str) -> Self {
         let mut kernel = Kernel::load(
             Sizes {
-                connections: 1024,
-                half_open: 1024,
+                connections: ROOM,
+                half_open: ROOM,
                 lookup,
             },
             Work::Kernel(Back::Transmit),
@@ -375,28 +379,10 @@ fn same_tuple<F: Side>(lookup: FlowLookup) {
         let outcomes = race(&mut racers.kernel, batch, &pairs);
         let after = racers.counters();
 
-        let mut expected = vec![[0; 2]; racers.backends.len()];
-        for (opening, outcome) in openings.iter().zip(&outcomes) {
-            let sent: Vec<_> = outcome.iter().flatten().collect();
-            assert!(!sent.is_empty(), "nobody has opened it");
-            for output in &sent {
-                let (backend, _) = check_sent(&racers, opening, output);
-                expected[backend as usize][1] += 1;
-            }
-            // The same frame went in.
-            assert_eq!(sent.first(), sent.last());
-            expected[find(F::table(&racers.kernel), &opening.tuple)
-                .unwrap()
-                .backend() as usize][0] += 1;
-        }
+        let sent = outcomes.iter().map(|outcome| outcome.iter().flatten());
+        let expected = one_each(&racers, &openings, sent);
         assert_eq!(after.backends_since(&before), expected);
-        let connections: Vec<_> = expected
-            .iter()
-            .map(|[connections, _]| *connections)
-            .collect();
-        check_table(F::table(&racers.kernel), &connections);
         let total = BATCH as u64;
-        assert_eq!(connections.iter().sum::<u64>(), total);
         // What does not get the lock of a home in time has to come again; nothing else is dropped.
         let refused = after.since(&before, Drop::Contended.into());
         let forwarded = after.since(&before, Verdict::Redirect(BACKEND_SIDE));
@@ -415,6 +401,107 @@ fn same_tuple<F: Side>(lookup: FlowLookup) {
         start.elapsed().as_secs_f32()
     );
     assert!(lost > 0, "the CPUs never met: nothing was shown");
+}
+
+/// Asserts that each first packet that was sent on, once or several times, has opened one connection, and that there are no others. Gives
+/// connections and packets of each backend.
+fn one_each<'a, F: Side>(
+    racers: &Loaded,
+    openings: &[Opening<F>],
+    sent: impl Iterator<Item = impl Iterator<Item = &'a Vec<u8>>>,
+) -> Vec<[u64; 2]> {
+    let table = F::table(&racers.kernel);
+    let mut expected = vec![[0; 2]; racers.backends.len()];
+    for (opening, sent) in openings.iter().zip(sent) {
+        let sent: Vec<_> = sent.collect();
+        assert!(!sent.is_empty(), "nobody has opened it");
+        for output in &sent {
+            let (backend, _) = check_sent(racers, opening, output);
+            expected[backend as usize][1] += 1;
+        }
+        // The same frame went in.
+        assert!(sent.iter().all(|output| output == &sent[0]));
+        let flow = find(table, &opening.tuple).unwrap();
+        expected[flow.backend() as usize][0] += 1;
+    }
+    let connections = expected.iter().map(|[connections, _]| *connections);
+    let connections: Vec<_> = connections.collect();
+    check_table(table, &connections);
+    assert_eq!(connections.iter().sum::<u64>(), openings.len() as u64);
+    expected
+}
+
+/// So many half-open connections more, that no frame has entered.
+fn occupy<F: Side>(racers: &Loaded, more: u64) {
+    F::table(&racers.kernel).totals().unwrap().opened.add(more);
+}
+
+#[test]
+fn a_first_packet_that_two_cpus_note_at_once_opens_one_connection_when_it_comes_again() {
+    on_both_cpus("again", |lookup| {
+        come_again::<V4>(lookup);
+        come_again::<V6>(lookup);
+    });
+}
+
+/// While many connections are half-open each first packet comes to both CPUs, then again to both: one of the first two at most is sent
+/// on, and none of the others is dropped as the first.
+fn come_again<F: Side>(lookup: FlowLookup) {
+    const BATCH: usize = 200;
+    const HALF_OPEN: u64 = ROOM as u64 / 2 + 1;
+    let start = Instant::now();
+    let mut racers = Loaded::new(lookup, &services(2), "");
+    let (mut noted_by_both, mut opened_at_once, mut lost, mut contended) = (0, 0, 0, 0);
+    let batches = races(SAME).div_ceil(BATCH);
+    for batch in 0..batches {
+        let openings: Vec<Opening<F>> = (batch * BATCH..(batch + 1) * BATCH)
+            .map(|number| {
+                // None that has been noted before.
+                let (client, port) = (number % 0xffff, 2000 + number / 0xffff);
+                opening(client as u32, port as u16, number % 2)
+            })
+            .collect();
+        let pairs: Vec<_> = openings.iter().map(|it| [&it.frame[..]; 2]).collect();
+        let (before, tickets) = (racers.counters(), racers.tickets());
+        occupy::<F>(&racers, HALF_OPEN);
+        let first = race(&mut racers.kernel, batch, &pairs);
+        let between = racers.counters();
+        let again = race(&mut racers.kernel, batch, &pairs);
+        occupy::<F>(&racers, HALF_OPEN.wrapping_neg());
+        let after = racers.counters();
+
+        let at_once = first.iter().map(|outcome| outcome.iter().flatten().count());
+        assert!(at_once.clone().all(|sent| sent < 2), "nobody has noted it");
+        let at_once = at_once.sum::<usize>() as u64;
+        let sent = first.iter().zip(&again);
+        let sent = sent.map(|(first, again)| first.iter().chain(again).flatten());
+        let expected = one_each(&racers, &openings, sent);
+        assert_eq!(after.backends_since(&before), expected);
+        let total = BATCH as u64;
+        let got = |verdict: Verdict| {
+            let first = between.since(&before, verdict);
+            [first, after.since(&between, verdict)]
+        };
+        let refused = got(Drop::Contended.into());
+        let forwarded = got(Verdict::Redirect(BACKEND_SIDE));
+        let noted = got(Drop::FirstPacket.into());
+        assert_eq!(forwarded[0], at_once);
+        assert_eq!(noted, [2 * total - at_once - refused[0], 0]);
+        assert_eq!(forwarded[1] + refused[1], 2 * total);
+        assert_eq!(after.received_since(&before), 4 * total);
+        noted_by_both += total - at_once;
+        opened_at_once += at_once;
+        contended += refused[0] + refused[1];
+        lost += racers.tickets() - tickets - total;
+        remove(F::table(&racers.kernel), |_| false);
+    }
+    println!(
+        "{lookup:?}, IPv{}: {noted_by_both} first packets noted on two CPUs, of which both opened {lost} when they came again, {opened_at_once} noted \
+         by one and sent on by the other, {contended} packets to come again; {:.1} s",
+        F::VERSION,
+        start.elapsed().as_secs_f32()
+    );
+    assert!(noted_by_both > 0 && opened_at_once > 0 && lost > 0);
 }
 
 #[test]

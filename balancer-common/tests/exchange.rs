@@ -2,24 +2,14 @@
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
 
+mod chance;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use balancer_common::table::segment::{Advanced, Scale, Segment, Side, advance};
 use balancer_common::table::state::{Phase, State};
 use balancer_common::wire::tcp::flags::{ACK, FIN, RST, SYN};
-
-/// `SplitMix64`.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % bound
-    }
-}
+use chance::Chance;
 
 /// A segment as the ends see it: positions in the streams from the SYN on, which is at 0, and what the box sees of it.
 #[derive(Clone, Copy, Debug)]

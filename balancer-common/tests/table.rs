@@ -2,6 +2,8 @@
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, reason = "a test that fails here has failed")]
 
+mod chance;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -18,6 +20,7 @@ use balancer_common::table::{Geometry, Lines, Totals, find};
 use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::wire::protocol::{TCP, UDP};
 use balancer_common::wire::tcp::flags::{ACK, FIN, RST, SYN};
+use chance::Chance;
 
 struct Memory<F: Family> {
     geometry: Geometry,
@@ -197,18 +200,6 @@ fn open<F: Numbered>(
     let mut connection = connection(tuple, reply, now);
     // From the last one on.
     enter(memory, &mut connection, || u32::MAX)
-}
-
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % bound
-    }
 }
 
 fn random_operations<F: Numbered>(lookup: Lookup, seed: u64) {

@@ -516,12 +516,7 @@ impl World {
         if matches!(who.service, 1 | 2) {
             return vec![who.from()];
         }
-        let source = if who.is_ipv4() {
-            "10.0.0.1"
-        } else {
-            "2001:db8:1::1"
-        };
-        let end = |port| SocketAddr::new(source.parse().unwrap(), port);
+        let end = |port| SocketAddr::new(support::source(who.is_ipv4()), port);
         (3000..3003).map(end).collect()
     }
 

@@ -31,17 +31,17 @@ use balancer_common::table::enter::SourcePorts;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::retire::{condemn, free};
 use balancer_common::table::{Lines as _, find};
-use balancer_common::tuple::{PortsProtocol, Tuple};
+use balancer_common::tuple::Tuple;
 use balancer_common::verdict::{Drop, Verdict};
 use balancer_common::wire::protocol;
 use support::cpus::on_both;
-use support::flows::{connections, visible};
+use support::flows::{connections, tuple, visible};
 use support::frame::{tcp, udp};
 use support::ids::in_order;
 use support::place::in_the_box;
 use support::properties::ends;
 use support::variable::number;
-use support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, program};
+use support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, program, source};
 
 /// How many races there are unless `BALANCER_RACES` says otherwise: of connections, and for ports, which take longer.
 const SAME: usize = 100_000;
@@ -186,13 +186,6 @@ impl Counters {
     }
 }
 
-/// The address that backends see.
-fn source(is_ipv4: bool) -> IpAddr {
-    if is_ipv4 { "10.0.0.1" } else { "2001:db8:1::1" }
-        .parse()
-        .unwrap()
-}
-
 /// What differs between the families beside the packets.
 trait Side: Family {
     fn table(kernel: &Kernel) -> &FlowTable<Self>;
@@ -239,14 +232,6 @@ impl Side for V6 {
 struct Opening<F: Family> {
     tuple: Tuple<F>,
     frame: Vec<u8>,
-}
-
-fn tuple<F: Family>(from: SocketAddr, to: SocketAddr, protocol: u8) -> Tuple<F> {
-    let address = |end: SocketAddr| F::unmapped(words(end.ip()));
-    Tuple {
-        addresses: F::pair(address(from), address(to)),
-        ports: PortsProtocol::new(from.port(), to.port(), protocol),
-    }
 }
 
 /// That of a client from a port to one of the two services.

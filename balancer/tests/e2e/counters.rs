@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use balancer::control::document::{ConnectionState, XdpMode};
-use balancer_lab::{MacAddress, RawPort, UdpEcho, eventually};
-use etherparse::PacketBuilder;
+use balancer_lab::{RawPort, UdpEcho, eventually};
 
+use crate::hostile::changed;
 use crate::site::{PATIENCE, SOON, Shape, Site};
 
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
@@ -18,37 +18,26 @@ fn service() -> &'static str {
      [[service]]\nname = \"tcp\"\nlisten = \"192.0.2.10:9\"\nbackend = [{ address = \"10.0.1.3:9\" }]\n"
 }
 
-/// Frames from the client to the balancer.
-struct Frames {
-    from: MacAddress,
-    to: MacAddress,
+/// A datagram of the client to the balancer.
+fn udp(site: &Site, source: [u8; 4], ttl: u8, source_port: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    site.link_header()
+        .ipv4(source, BALANCER, ttl)
+        .udp(source_port, 9)
+        .write(&mut frame, b"payload")
+        .unwrap();
+    frame
 }
 
-impl Frames {
-    fn udp(&self, source: [u8; 4], ttl: u8, source_port: u16) -> Vec<u8> {
-        let mut frame = Vec::new();
-        PacketBuilder::ethernet2(self.from.0, self.to.0)
-            .ipv4(source, BALANCER, ttl)
-            .udp(source_port, 9)
-            .write(&mut frame, b"payload")
-            .unwrap();
-        frame
-    }
-
-    fn ack(&self) -> Vec<u8> {
-        let mut frame = Vec::new();
-        PacketBuilder::ethernet2(self.from.0, self.to.0)
-            .ipv4(CLIENT, BALANCER, 64)
-            .tcp(7000, 9, 1, 1000)
-            .ack(1)
-            .write(&mut frame, &[])
-            .unwrap();
-        frame
-    }
-}
-
-fn changed(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    change(&mut frame);
+/// A segment of no connection.
+fn ack(site: &Site) -> Vec<u8> {
+    let mut frame = Vec::new();
+    site.link_header()
+        .ipv4(CLIENT, BALANCER, 64)
+        .tcp(7000, 9, 1, 1000)
+        .ack(1)
+        .write(&mut frame, &[])
+        .unwrap();
     frame
 }
 
@@ -62,11 +51,7 @@ fn every_frame_that_the_kernel_received_is_counted_under_its_reason() {
     let uncounted = site.uncounted();
     let before = site.status().packets;
 
-    let frames = Frames {
-        from: site.client.mac("eth0").unwrap(),
-        to: site.balancer.mac("eth0").unwrap(),
-    };
-    let good = || frames.udp(CLIENT, 64, 7000);
+    let good = || udp(&site, CLIENT, 64, 7000);
     let cases = [
         ("bad_checksum", changed(good(), |it| it[IP + 10] ^= 1)),
         ("truncated", changed(good(), |it| it.truncate(IP + 10))),
@@ -75,12 +60,12 @@ fn every_frame_that_the_kernel_received_is_counted_under_its_reason() {
             "bad_total_length",
             changed(good(), |it| it.truncate(IP + 30)),
         ),
-        ("land", frames.udp(BALANCER, 64, 7000)),
-        ("martian_source", frames.udp([127, 0, 0, 1], 64, 7000)),
-        ("port_zero", frames.udp(CLIENT, 64, 0)),
-        ("ttl_exceeded", frames.udp(CLIENT, 1, 7000)),
+        ("land", udp(&site, BALANCER, 64, 7000)),
+        ("martian_source", udp(&site, [127, 0, 0, 1], 64, 7000)),
+        ("port_zero", udp(&site, CLIENT, 64, 0)),
+        ("ttl_exceeded", udp(&site, CLIENT, 1, 7000)),
         ("bad_udp_length", changed(good(), |it| it[IP + 20 + 5] = 7)),
-        ("no_connection", frames.ack()),
+        ("no_connection", ack(&site)),
     ];
     let port = RawPort::open(&site.client, "eth0").unwrap();
     let mut expected: BTreeMap<String, u64> = site.drops().drops;
@@ -161,18 +146,7 @@ fn every_packet_is_counted_once() {
         "{:?}",
         status.pressure
     );
-    let modes: Vec<(String, XdpMode)> = status
-        .interfaces
-        .into_iter()
-        .map(|interface| (interface.name, interface.mode))
-        .collect();
-    assert_eq!(
-        modes,
-        [
-            ("eth0".to_owned(), XdpMode::Native),
-            ("eth1".to_owned(), XdpMode::Native)
-        ]
-    );
+    site.expect_modes(&[("eth0", XdpMode::Native), ("eth1", XdpMode::Native)]);
     assert!(site.ctl(&["status"]).unwrap().contains("eth1 (native"));
     assert!(site.ctl(&["services"]).unwrap().contains("10.0.1.3:9"));
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use balancer_lab::{MacAddress, RawPort, TcpEcho, UdpEcho, eventually};
 use etherparse::PacketBuilder;
@@ -84,10 +84,16 @@ fn who_comes_again_gets_through_a_flood() {
             dropped("first_packet") > 0
         })
         .unwrap();
-        let begin = || assert_eq!(greeting(&site.client, to, None).0, "b1");
+        let begin = || {
+            let start = Instant::now();
+            assert_eq!(greeting(&site.client, to, None).0, "b1");
+            start.elapsed()
+        };
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(begin)).collect();
         for client in clients {
-            client.join().unwrap();
+            // A SYN is repeated after a second.
+            let took = client.join().unwrap();
+            assert!(took >= Duration::from_millis(900), "{took:?}: at once");
         }
         let socket = site
             .client

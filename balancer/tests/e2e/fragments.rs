@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use balancer_lab::{RawPort, UdpEcho, eventually};
 
+use crate::hostile::right_checksum;
 use crate::site::{PATIENCE, SOON, Shape, Site};
 
 fn site(name: &str) -> Option<(Site, UdpEcho)> {
@@ -132,15 +133,7 @@ fn cut(site: &Site, is_ipv6: bool, identification: u16) -> Cut {
             frame[14 + 2..14 + 4].copy_from_slice(&(piece.len() as u16 + 20).to_be_bytes());
             frame[14 + 4..14 + 6].copy_from_slice(&identification.to_be_bytes());
             frame[14 + 6..14 + 8].copy_from_slice(&(offset | more << 13).to_be_bytes());
-            frame[14 + 10..14 + 12].fill(0);
-            let mut sum: u32 = frame[14..34]
-                .chunks(2)
-                .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-                .sum();
-            while sum > 0xffff {
-                sum = (sum & 0xffff) + (sum >> 16);
-            }
-            frame[14 + 10..14 + 12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+            right_checksum(&mut frame);
         }
         frame.extend(piece);
         frame

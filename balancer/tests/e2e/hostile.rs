@@ -55,6 +55,11 @@ struct Link {
 }
 
 impl Link {
+    fn of(site: &Site) -> Self {
+        let [from, to] = [&site.client, &site.balancer].map(|host| host.mac("eth0").unwrap());
+        Self { from, to }
+    }
+
     /// A frame between these addresses and ports: SYN or datagram.
     fn between(&self, transport: Transport, ends: [&str; 2], ports: [u16; 2]) -> Vec<u8> {
         let [source, destination] = ends.map(|text| text.parse::<IpAddr>().unwrap());
@@ -99,7 +104,7 @@ impl Link {
     }
 }
 
-fn changed(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub fn changed(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     change(&mut frame);
     frame
 }
@@ -642,10 +647,7 @@ fn a_thousand_frames_of_each_malformed_kind_are_dropped_and_counted() {
     let Some((site, _tcp, udp)) = site("hostile") else {
         return;
     };
-    let link = Link {
-        from: site.client.mac("eth0").unwrap(),
-        to: site.balancer.mac("eth0").unwrap(),
-    };
+    let link = Link::of(&site);
     let classes: Vec<Class> = [
         headers(&link),
         addresses(&link),
@@ -721,10 +723,7 @@ fn what_is_not_for_a_service_is_left_to_the_kernel() {
     let Some((site, _tcp, udp)) = site("passed") else {
         return;
     };
-    let link = Link {
-        from: site.client.mac("eth0").unwrap(),
-        to: site.balancer.mac("eth0").unwrap(),
-    };
+    let link = Link::of(&site);
     let inner = |frame: Vec<u8>| frame[IP..].to_vec();
     let to_mac = |first: u8| changed(link.v4(Udp), |it| it[0] = first);
     let classes = [
@@ -825,10 +824,7 @@ fn tagged_frames_to_a_service_are_sent_on_with_their_tags() {
     let Some((site, _tcp, _udp)) = site("tagged") else {
         return;
     };
-    let link = Link {
-        from: site.client.mac("eth0").unwrap(),
-        to: site.balancer.mac("eth0").unwrap(),
-    };
+    let link = Link::of(&site);
     let port = RawPort::open(&site.client, "eth0").unwrap();
     let backend = RawPort::open(&site.backends[0], "eth0").unwrap();
     let counters = Counters::of(&site);

@@ -1,6 +1,5 @@
 //! Starting, ending, expiring.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::time::Duration;
 
@@ -170,9 +169,7 @@ fn it_runs_in_generic_mode() {
         "192.0.2.10:7",
         &[backend("10.0.1.3:7"), backend("10.0.2.3:7")],
     ));
-    for interface in site.status().interfaces {
-        assert_eq!(interface.mode, XdpMode::Generic, "{}", interface.name);
-    }
+    site.expect_modes(&["eth0", "eth1", "eth2"].map(|name| (name, XdpMode::Generic)));
     let who = [0; 6].map(|_| greeting(&site.client, TO.into(), None).0);
     assert_ne!(who[0], who[1]);
     assert!(who.chunks(2).all(|turn| turn == &who[..2]), "{who:?}");
@@ -187,21 +184,11 @@ fn an_interface_without_native_xdp_gets_the_other_with_a_warning() {
     site.set_engine("kernel");
     site.replace_head("\"eth1\"", "\"eth1\", \"lo\"");
     site.start(&service());
-    let modes = site
-        .status()
-        .interfaces
-        .into_iter()
-        .map(|interface| (interface.name, interface.mode));
-    assert_eq!(
-        modes.collect::<BTreeMap<_, _>>(),
-        [
-            ("eth0", XdpMode::Native),
-            ("eth1", XdpMode::Native),
-            ("lo", XdpMode::Generic)
-        ]
-        .map(|(name, mode)| (name.to_owned(), mode))
-        .into()
-    );
+    site.expect_modes(&[
+        ("eth0", XdpMode::Native),
+        ("eth1", XdpMode::Native),
+        ("lo", XdpMode::Generic),
+    ]);
     let log = site.daemon().stderr();
     let warning = log.lines().find(|line| line.contains("generic mode"));
     assert!(

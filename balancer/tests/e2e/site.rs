@@ -1,5 +1,6 @@
 //! A site: clients, a balancer with a real `balancerd`, and backends, in namespaces of their own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use balancer::control::document::{
-    ConnectionsDocument, DropsDocument, Service, ServicesDocument, Status, StatusDocument,
+    ConnectionsDocument, DropsDocument, Service, ServicesDocument, Status, StatusDocument, XdpMode,
 };
 use balancer_lab::{
     Host, Lab, Nginx, Process, Signal, TcpEcho, UdpEcho, WebConfig, eventually_some, killed_by,
@@ -379,6 +380,14 @@ impl Site {
 
     pub fn drops(&self) -> DropsDocument {
         self.document(&["drops"])
+    }
+
+    /// Asserts on which interfaces the program is, by their names, and how.
+    pub fn expect_modes(&self, expected: &[(&str, XdpMode)]) {
+        let interfaces = self.status().interfaces;
+        let modes = interfaces.iter().map(|it| (it.name.as_str(), it.mode));
+        let modes: BTreeMap<_, _> = modes.collect();
+        assert_eq!(modes, expected.iter().copied().collect());
     }
 
     /// How many frames the kernel has received on the balancer's interfaces and the program has not counted: those that

@@ -159,9 +159,7 @@ fn between_vlans(name: &str, clients: &Vlan, backends: &Vlan) {
     let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
     site.replace_head("\"eth0\", \"eth1\"", &format!("\"{near}\", \"{far}\""));
     site.start(&services());
-    for interface in site.status().interfaces {
-        assert_eq!(interface.mode, XdpMode::Generic, "{}", interface.name);
-    }
+    site.expect_modes(&[(&near, XdpMode::Generic), (&far, XdpMode::Generic)]);
     talk(&site, &near, &on_backend);
 }
 
@@ -205,9 +203,7 @@ fn in_one_vlan(name: &str, vlan: &Vlan) {
     site.balancer.ip_batch(ways).unwrap();
     let _echo = TcpEcho::start(&site.backends[0], [7]).unwrap();
     site.start(&services());
-    for interface in site.status().interfaces {
-        assert_eq!(interface.mode, XdpMode::Native, "{}", interface.name);
-    }
+    site.expect_modes(&[("eth0", XdpMode::Native), ("eth1", XdpMode::Native)]);
     talk(&site, &device("eth0"), &device("eth0"));
 }
 

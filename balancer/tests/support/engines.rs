@@ -30,7 +30,7 @@ use balancer_common::wire::ethertype;
 
 use super::flows::visible;
 use super::program::{self, Ran};
-use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, OTHER_SIDE};
+use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_SIDE, OTHER_SIDE, source};
 
 /// How many services and backends a box of these tests may have.
 const IDS: u32 = 64;
@@ -262,12 +262,11 @@ impl Engines {
     /// Sets the way to every backend, as the daemon does before it lets flows ask again.
     pub fn set_hop(&mut self, hop: Hop) {
         for id in 0..IDS {
-            let is_ipv6 = (self.ids.backends.get(id as usize))
-                .is_some_and(|(_, address, _)| address.is_ipv6());
-            let source = if is_ipv6 { "2001:db8:1::1" } else { "10.0.0.1" };
+            let is_ipv4 = (self.ids.backends.get(id as usize))
+                .is_none_or(|(_, address, _)| address.is_ipv4());
             let path = Path {
                 hop,
-                source: words(source.parse().unwrap()),
+                source: words(source(is_ipv4)),
             };
             self.memory.paths[id as usize] = path;
             if let Some(kernel) = &mut self.kernel {

@@ -1,13 +1,25 @@
 //! What is in a flow table.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
+use balancer::datapath::compile::words;
 use balancer::datapath::flows::FlowTable;
 use balancer_common::checksum::fold;
 use balancer_common::family::Family;
 use balancer_common::table::flow::Flow;
 use balancer_common::table::state::State;
 use balancer_common::table::{Lines as _, find};
+use balancer_common::tuple::{PortsProtocol, Tuple};
+
+/// The tuple of packets between two ends.
+pub fn tuple<F: Family>(from: SocketAddr, to: SocketAddr, protocol: u8) -> Tuple<F> {
+    let address = |end: SocketAddr| F::unmapped(words(end.ip()));
+    Tuple {
+        addresses: F::pair(address(from), address(to)),
+        ports: PortsProtocol::new(from.port(), to.port(), protocol),
+    }
+}
 
 /// Every flow, also when the number of connections is not that of these.
 pub fn visible<F: Family>(table: &FlowTable<F>) -> impl Iterator<Item = &Flow<F>> {

@@ -6,6 +6,8 @@
     reason = "each test uses its part; a helper that fails has failed its test"
 )]
 
+use std::net::IpAddr;
+
 pub mod chance;
 pub mod cpus;
 pub mod engines;
@@ -30,6 +32,13 @@ pub const BOX_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 pub const OTHER_BOX_MAC: [u8; 6] = [2, 0, 0, 0, 0, 4];
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
+
+/// The address that backends see.
+pub fn source(is_ipv4: bool) -> IpAddr {
+    if is_ipv4 { "10.0.0.1" } else { "2001:db8:1::1" }
+        .parse()
+        .unwrap()
+}
 
 /// Clients that the kernel has a route to, in the box of test runs: by a router on [`OTHER_SIDE`]. To all others
 /// there is none.

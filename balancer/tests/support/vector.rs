@@ -4,15 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use balancer_common::abi::{BackendStats, ServiceStats};
-use balancer_common::family::{Family, V4};
 use balancer_common::hop::Hop;
 use balancer_common::table::state::Phase;
 use balancer_common::tables::Reception;
-use balancer_common::tuple::{PortsProtocol, Tuple};
 use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use balancer_common::wire::protocol;
 
 use super::engines::{Engines, SHORTEST, Setting};
+use super::flows::tuple;
 use super::frame::{Frame, quote};
 use super::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC, CLIENT_MAC, CLIENT_SIDE};
 
@@ -330,7 +329,10 @@ impl Vector {
                 Step::Forget {
                     source,
                     destination,
-                } => engines.forget(&tuple(source, destination)),
+                } => {
+                    let [from, to] = [source, destination].map(|end| end.parse().unwrap());
+                    engines.forget(&tuple(from, to, protocol::TCP));
+                }
             }
             engines.compare();
         }
@@ -398,16 +400,6 @@ fn run_frame(engines: &mut Engines, interface: u32, input: &Frame, expected: &Ex
 fn entry<T: Copy + Default>(expected: &[(u32, T)], id: u32) -> T {
     let entry = expected.iter().find(|(its, _)| *its == id);
     entry.map_or_else(T::default, |(_, stats)| *stats)
-}
-
-fn tuple(source: &str, destination: &str) -> Tuple<V4> {
-    let [source, destination] =
-        [source, destination].map(|text| text.parse::<std::net::SocketAddrV4>().unwrap());
-    let address = |address: std::net::Ipv4Addr| u32::from_ne_bytes(address.octets());
-    Tuple {
-        addresses: V4::pair(address(*source.ip()), address(*destination.ip())),
-        ports: PortsProtocol::new(source.port(), destination.port(), protocol::TCP),
-    }
 }
 
 /// Runs all vectors of a table, and fails with the names of those that failed.

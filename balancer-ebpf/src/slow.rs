@@ -103,13 +103,11 @@ pub fn steer(context: &XdpContext) -> u32 {
         (Exit::from(Pass::NoDaemon), XDP_PASS)
     };
     let taken = socket(context).map(|socket| SOCKETS.redirect(socket, action.into()));
-    match taken {
-        Some(Ok(action)) => action,
-        _ => {
-            maps::count(lost.counter());
-            action
-        }
+    if let Some(Ok(taken)) = taken {
+        return taken;
     }
+    maps::count(lost.counter());
+    action
 }
 
 #[inline(always)]

@@ -261,7 +261,7 @@ impl Tables {
     /// yet, under their present index.
     ///
     /// # Errors
-    /// [`AttachError`](crate::datapath::attach::AttachError) of the first that failed; those before it are attached.
+    /// [`AttachError`] of the first that failed; those before it are attached.
     pub fn attach(&mut self, links: &[Link]) -> anyhow::Result<()> {
         for name in self.config.datapath.interfaces.clone() {
             let Some(link) = links.iter().find(|link| link.name == name) else {

@@ -48,6 +48,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let netlink = Netlink::connect()?;
     let links = netlink.links().await?;
     surroundings::check_interfaces(&config, &links)?;
+    surroundings::check_cpus(&config)?;
     surroundings::check(&config)?;
     let on_exit = config.daemon.on_exit;
     let listener = ControlListener::bind(&config.daemon.control_socket)?;

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
 use crate::config::{Config, PortRange, SourceNat};
 use crate::datapath::netlink::{Link, Netlink, Way};
 
@@ -17,6 +20,14 @@ pub enum Mismatch {
         /// Those.
         missing: String,
         /// Those that are there.
+        known: String,
+    },
+    /// CPUs that the daemon may not use, or that are not there.
+    #[error("datapath.worker_cpus: this process may not use CPU {missing} (it may use: {known})")]
+    Cpus {
+        /// Those.
+        missing: String,
+        /// Those that it may use.
         known: String,
     },
     /// The ports for source NAT are ports of the box's own connections.
@@ -52,6 +63,35 @@ pub fn check_interfaces(config: &Config, links: &[Link]) -> Result<(), Mismatch>
     Err(Mismatch::Interface {
         missing: missing.join(", "),
         known: known.join(", "),
+    })
+}
+
+/// Checks that workers can be where they are to be. Only at the start: a reload cannot change that.
+///
+/// # Errors
+/// [`Mismatch::Cpus`].
+pub fn check_cpus(config: &Config) -> Result<(), Mismatch> {
+    // Without an answer the worker itself says that it is not pinned.
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Ok(());
+    };
+    let may_use = |&cpu: &u32| set.is_set(cpu as usize).unwrap_or(false);
+    let (_, missing): (Vec<u32>, Vec<u32>) = config
+        .datapath
+        .worker_cpus
+        .iter()
+        .partition(|cpu| may_use(cpu));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let known = (0..CpuSet::count() as u32).filter(may_use);
+    let list = |cpus: Vec<u32>| {
+        let cpus: Vec<String> = cpus.iter().map(u32::to_string).collect();
+        cpus.join(", ")
+    };
+    Err(Mismatch::Cpus {
+        missing: list(missing),
+        known: list(known.collect()),
     })
 }
 

@@ -58,6 +58,12 @@ impl Epoch {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// There is no worker any more, wherever it was.
+    fn leave(&self) {
+        self.0.fetch_or(1, Ordering::SeqCst);
+        self.end();
+    }
+
     /// Waits until what it is at, if anything, is done.
     fn pass(&self) {
         const A_WHILE: Duration = Duration::from_micros(20);
@@ -294,8 +300,13 @@ impl Workers {
 
     /// Waits until every packet that was at work when this was called is done.
     pub fn grace(&self) {
-        for member in lock(&self.common.members).iter() {
-            member.epoch.pass();
+        let epochs: Vec<_> = lock(&self.common.members)
+            .iter()
+            .map(|member| Arc::clone(&member.epoch))
+            .collect();
+        // Without the lock: a worker may want it before it is done.
+        for epoch in epochs {
+            epoch.pass();
         }
     }
 }
@@ -322,5 +333,42 @@ impl Drop for Workers {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_who_is_idle_or_gone() {
+        let epoch = Epoch::default();
+        epoch.pass();
+        epoch.begin();
+        epoch.end();
+        epoch.pass();
+        epoch.begin();
+        epoch.leave();
+        epoch.pass();
+        epoch.leave();
+        epoch.pass();
+    }
+
+    #[test]
+    fn what_was_begun_is_waited_for() {
+        let epoch = Epoch::default();
+        let is_done = AtomicUsize::new(0);
+        epoch.begin();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sleep(Duration::from_millis(20));
+                is_done.store(1, Ordering::SeqCst);
+                epoch.end();
+                // Not to be waited for.
+                epoch.begin();
+            });
+            epoch.pass();
+            assert_eq!(is_done.load(Ordering::SeqCst), 1);
+        });
     }
 }

@@ -80,6 +80,13 @@ pub struct Ends {
     pub(super) waiting: Arc<AtomicUsize>,
 }
 
+impl std::ops::Drop for Ends {
+    /// Also of a thread that panics: nobody is to wait for it.
+    fn drop(&mut self) {
+        self.epoch.leave();
+    }
+}
+
 /// What the thread works with.
 pub struct Worker {
     common: Arc<Common>,

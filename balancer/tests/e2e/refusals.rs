@@ -143,6 +143,18 @@ fn where_it_cannot_run() {
 }
 
 #[test]
+fn workers_need_cpus_that_are_there() {
+    let Some(mut site) = Site::new("cpus", Shape::Links, 1) else {
+        return;
+    };
+    site.datapath_key("worker_cpus = [0, 1023]");
+    site.configure(&service());
+    let error = site.start_refused();
+    assert!(error.contains("may not use CPU 1023"), "{error}");
+    assert!(!site.pins.exists());
+}
+
+#[test]
 fn two_daemons_do_not_share() {
     let Some(mut site) = Site::new("twice", Shape::Links, 1) else {
         return;

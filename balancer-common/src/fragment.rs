@@ -136,7 +136,8 @@ impl<F: Family> Room<F> {
 impl<F: Family> Fragment<F> {
     /// Where its data ends in the datagram's.
     #[inline(always)]
-    const fn end(&self) -> u32 {
+    #[must_use]
+    pub const fn end(&self) -> u32 {
         self.start + self.length as u32
     }
 

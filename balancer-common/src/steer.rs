@@ -11,8 +11,18 @@ use crate::tables::Tables;
 use crate::verdict::{Exit, Pass};
 use crate::wire::ethertype;
 
-/// Whether a packet, which came in by the interface with index `interface`, is for the pipeline: it is of a connection, or may
-/// open one, or is a fragment, of which only the pipeline knows whose it is.
+/// Why a packet is for the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is of a connection, or an error about one.
+    Connection,
+    /// It may open one.
+    Opening,
+    /// Only the pipeline knows whose fragment it is.
+    Fragment,
+}
+
+/// Whether, and why, a packet is for the pipeline that came in by the interface with index `interface`.
 ///
 /// # Errors
 /// What the pipeline would say of it, if it is not.
@@ -21,7 +31,7 @@ pub fn wants<P: Packet, T: Tables<V4> + Tables<V6>>(
     packet: &P,
     tables: &T,
     interface: u32,
-) -> Result<(), Exit> {
+) -> Result<Claim, Exit> {
     let l2 = parse::ethernet(packet)?;
     match l2.ethertype {
         ethertype::IPV4 => wants_ip::<V4, P, T>(packet, tables, interface, l2.l3),
@@ -36,18 +46,19 @@ fn wants_ip<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     interface: u32,
     l3: usize,
-) -> Result<(), Exit> {
+) -> Result<Claim, Exit> {
     let headers: Headers<F> = match parse::headers(packet, l3) {
         Ok(headers) => headers,
-        Err(exit) if exit == Pass::Fragment.into() => return Ok(()),
+        Err(exit) if exit == Pass::Fragment.into() => return Ok(Claim::Fragment),
         Err(exit) if exit == Pass::OtherProtocol.into() => {
             let tuple = icmp::quoted_flow::<F, P>(packet, l3)?;
-            return find(tables, &tuple).map(|_| ()).ok_or(exit);
+            let flow = find(tables, &tuple);
+            return flow.map(|_| Claim::Connection).ok_or(exit);
         }
         Err(exit) => return Err(exit),
     };
     if find(tables, &headers.tuple).is_some() {
-        return Ok(());
+        return Ok(Claim::Connection);
     }
     let kinds = tables.kinds(headers.tuple.ports);
     if kinds == 0 {
@@ -55,5 +66,7 @@ fn wants_ip<F: Family, P: Packet, T: Tables<F>>(
     }
     let image = tables.image().ok_or(Pass::NoService)?;
     let service = image::find(&image, &headers.tuple, interface, kinds);
-    service.map(|_| ()).ok_or(Pass::NoService.into())
+    service
+        .map(|_| Claim::Opening)
+        .ok_or(Pass::NoService.into())
 }

@@ -84,7 +84,7 @@ fn steer(context: XdpContext) -> u32 {
     };
     let interface = context.ingress_ifindex() as u32;
     match steer::wants(&Frame::new(&context), &tables, interface) {
-        Ok(()) => slow::steer(&context),
+        Ok(claim) => slow::steer(&context, claim),
         Err(exit) => {
             maps::count(exit.counter());
             if exit.is_drop() { XDP_DROP } else { XDP_PASS }

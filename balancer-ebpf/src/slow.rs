@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_meta}
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{MAX_SOCKETS, Note, budget};
+use balancer_common::steer::Claim;
 use balancer_common::tables::Reception;
 use balancer_common::word::Word;
 
@@ -94,9 +95,15 @@ static DROPS_ON_LOSS: u8 = 0;
 
 /// Hands a packet to the daemon, which runs the pipeline. Gives the action.
 #[inline(always)]
-pub fn steer(context: &XdpContext) -> u32 {
-    // SAFETY: a static may be read; volatile, since the compiler must not take what stands here for what it is.
-    let drops = unsafe { (&raw const DROPS_ON_LOSS).read_volatile() != 0 };
+pub fn steer(context: &XdpContext, claim: Claim) -> u32 {
+    let drops = match claim {
+        // The kernel knows no such connection and would reset it; the next daemon knows it.
+        Claim::Connection => true,
+        // SAFETY: a static may be read; volatile, since the compiler must not take what stands here for what it is.
+        Claim::Opening => unsafe { (&raw const DROPS_ON_LOSS).read_volatile() != 0 },
+        // Most likely it is the box's own.
+        Claim::Fragment => false,
+    };
     let (lost, action) = if drops {
         (Drop::NoDaemon.into(), XDP_DROP)
     } else {

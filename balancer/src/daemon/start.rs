@@ -126,6 +126,9 @@ async fn forward(
     for link in &links {
         if config.datapath.interfaces.contains(&link.name) {
             attach::check(&pins, link, config.datapath.xdp_mode)?;
+            if config.datapath.engine == Engine::Userspace {
+                attach::check_mtu(link)?;
+            }
         }
     }
     pins.check(sizes)?;

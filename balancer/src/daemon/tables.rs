@@ -10,7 +10,7 @@ use balancer_common::table::flow::Flow;
 
 use super::overrides::Overrides;
 use crate::config::Config;
-use crate::datapath::attach::{AttachError, attach};
+use crate::datapath::attach::attach;
 use crate::datapath::compile::{Image, ServiceIds, compile};
 use crate::datapath::flows::{Pass, now};
 use crate::datapath::hops::HopKeeper;
@@ -18,7 +18,7 @@ use crate::datapath::ids::Ids;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::netlink::Link;
 use crate::datapath::pins::{PinError, Pins};
-use crate::datapath::socket::{LONGEST, Sockets};
+use crate::datapath::socket::Sockets;
 use crate::slow_path::SlowPath;
 use crate::userspace::Workers;
 
@@ -261,51 +261,45 @@ impl Tables {
     /// yet, under their present index.
     ///
     /// # Errors
-    /// [`AttachError`] of the first that failed; those before it are attached.
+    /// [`AttachError`](crate::datapath::attach::AttachError) of the first that failed; those before it are attached.
     pub fn attach(&mut self, links: &[Link]) -> anyhow::Result<()> {
-        for name in self.config.datapath.interfaces.clone() {
-            let Some(link) = links.iter().find(|link| link.name == name) else {
-                continue;
-            };
-            if self.attached.get(&name) == Some(&link.index) {
-                continue;
+        let names = &self.config.datapath.interfaces;
+        let is_missing = |link: &&Link| {
+            names.contains(&link.name) && self.attached.get(&link.name) != Some(&link.index)
+        };
+        let missing: Vec<&Link> = links.iter().filter(is_missing).collect();
+        let indexes = missing.iter().map(|link| link.index);
+        let all: Vec<u32> = self.attached.values().copied().chain(indexes).collect();
+        if self.workers.is_some() {
+            // Before any packet is handed over.
+            for link in &missing {
+                self.link(link, &all)?;
             }
-            if self.workers.is_some() && link.mtu > LONGEST {
-                return Err(AttachError::Refused {
-                    interface: name,
-                    reason: format!(
-                        "engine `userspace` takes packets of up to {LONGEST} bytes: make the MTU of {} smaller, or use the other engine",
-                        link.mtu
-                    ),
-                }
-                .into());
-            }
+        }
+        for link in missing {
             let mode = self.config.datapath.xdp_mode;
-            let program = self.kernel.program()?;
-            attach(program, &self.pins, link, mode)?;
-            self.attached.insert(name.clone(), link.index);
-            if let Err(error) = self.link(link) {
-                // It is tried again when links change.
-                self.attached.remove(&name);
-                return Err(error.into());
+            attach(self.kernel.program()?, &self.pins, link, mode)?;
+            if self.workers.is_none() {
+                self.link(link, &all)?;
             }
+            // If not, it is tried again when links change.
+            self.attached.insert(link.name.clone(), link.index);
         }
         Ok(())
     }
 
-    /// Lets packets leave by an interface that the program was just attached to, and be handed over that came in by it.
-    fn link(&mut self, link: &Link) -> Result<(), KernelError> {
+    /// Lets packets leave by an interface, and be handed over that come in by it; by others than `all` none any more.
+    fn link(&mut self, link: &Link, all: &[u32]) -> Result<(), KernelError> {
         let (name, index) = (&link.name, link.index);
-        let attached: Vec<u32> = self.attached.values().copied().collect();
         self.links
-            .retain(|other, _| *other != index && attached.contains(other));
+            .retain(|other, _| *other != index && all.contains(other));
         let sockets = match (&self.workers, &self.slow_path) {
             (Some(workers), _) => {
-                workers.retain(&attached);
+                workers.retain(all);
                 workers.open(index, self.links.values())?
             }
             (None, Some(slow_path)) => {
-                slow_path.retain(&attached);
+                slow_path.retain(all);
                 slow_path.open(index, self.links.values()).unwrap_or_else(|error| {
                     tracing::warn!(interface = name, %error, "no AF_XDP sockets: senders of refused packets are not told");
                     Sockets::default()

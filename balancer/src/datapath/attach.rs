@@ -9,6 +9,7 @@ use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
 
 use super::netlink::Link;
 use super::pins::Pins;
+use super::socket::LONGEST;
 use crate::config::XdpMode;
 
 /// Why an interface was not attached.
@@ -106,6 +107,23 @@ pub fn check(pins: &Pins, link: &Link, mode: XdpMode) -> Result<(), AttachError>
         interface: link.name.clone(),
         reason: format!(
             "an earlier daemon attached it in {other} mode, and another would interrupt it: run `balancerctl detach` first"
+        ),
+    })
+}
+
+/// Sees to it that engine `userspace` can take all packets of an interface.
+///
+/// # Errors
+/// [`AttachError::Refused`].
+pub fn check_mtu(link: &Link) -> Result<(), AttachError> {
+    if link.mtu <= LONGEST {
+        return Ok(());
+    }
+    Err(AttachError::Refused {
+        interface: link.name.clone(),
+        reason: format!(
+            "engine `userspace` takes packets of up to {LONGEST} bytes: make the MTU of {} smaller, or use the other engine",
+            link.mtu
         ),
     })
 }

@@ -336,10 +336,17 @@ impl Kernel {
         for (word, &ports) in self.ports.iter().zip(&image.ports) {
             word.set(word.get() | ports);
         }
+        // Workers first: what is handed to them by the new one they must not look for in the old one.
+        let before = self.maps.as_ref().map(|maps| {
+            let new = Arc::new(image.cells.clone());
+            (maps, maps.image.swap(new))
+        });
         // The kernel waits here until no packet has the old image any more.
-        self.image.set(0, &array, 0)?;
-        if let Some(maps) = &self.maps {
-            maps.image.store(Arc::new(image.cells.clone()));
+        if let Err(error) = self.image.set(0, &array, 0) {
+            if let Some((maps, before)) = before {
+                maps.image.store(before);
+            }
+            return Err(error.into());
         }
         for (word, &ports) in self.ports.iter().zip(&image.ports) {
             word.set(ports);

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use balancer_common::abi::{Link, MAX_SOCKETS};
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use xdp::nic::NicIndex;
@@ -44,8 +45,8 @@ pub struct Socket {
     size: Size,
     /// How many frames the fill ring is to be given.
     owed: usize,
-    /// How many frames the kernel has to be told of.
-    unsent: usize,
+    /// How many frames the kernel has to send, or has not said that they are sent.
+    pending: usize,
 }
 
 impl Socket {
@@ -94,7 +95,7 @@ impl Socket {
             umem,
             size,
             owed: 0,
-            unsent: 0,
+            pending: 0,
         };
         // What the kernel copies counts until its receiver has it. Without the capability it stays at the default, some hundred.
         let _ = setsockopt(&socket.fd(), sockopt::SndBufForce, &(ring as usize * 4096));
@@ -138,7 +139,7 @@ impl Socket {
 
     /// Puts a frame with others that are to be sent. Says whether there was room.
     pub fn queue(&mut self, frame: &[u8]) -> bool {
-        if self.queued.available() == 0 {
+        if !self.has_room() {
             return false;
         }
         // SAFETY: the packet is sent, or freed, before the memory goes.
@@ -155,7 +156,7 @@ impl Socket {
 
     /// The same of a frame that came by this socket, without copying it. It is gone if there is no room.
     pub fn queue_own(&mut self, packet: Packet) -> bool {
-        if self.queued.available() == 0 {
+        if !self.has_room() {
             self.umem.free_packet(packet);
             return false;
         }
@@ -163,35 +164,46 @@ impl Socket {
         true
     }
 
-    /// Whether something waits to be sent.
+    /// Whether one more frame can be sent: they have half of the memory, the other is for what comes.
+    fn has_room(&self) -> bool {
+        self.queued.len() + self.pending < self.size.ring as usize
+    }
+
+    /// Whether there is something to [flush](Self::flush), or memory to be [given back](Self::refill).
     #[must_use]
-    pub fn is_sending(&self) -> bool {
-        self.unsent > 0 || !self.queued.is_empty()
+    pub fn is_busy(&self) -> bool {
+        self.pending > 0 || !self.queued.is_empty() || self.owed > 0
     }
 
     /// Sends what was queued, as far as it goes now.
     pub fn flush(&mut self) {
+        self.reap();
+        // There is room in the ring for all: see `has_room`.
         // SAFETY: the memory is kept as long as the socket.
-        self.unsent += unsafe { self.send.send(&mut self.queued) };
-        while self.unsent > 0 {
+        self.pending += unsafe { self.send.send(&mut self.queued) };
+        if self.pending == 0 {
+            return;
+        }
+        for _ in 0..=self.pending / SENT_AT_ONCE {
             match self.kick() {
-                Ok(()) => self.unsent = 0,
-                // So many at a time; or there is no memory for more at the moment.
-                Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock && self.unsent > SENT_AT_ONCE =>
-                {
-                    self.unsent -= SENT_AT_ONCE;
-                }
-                // The interface is busy, down or gone: what stays is sent with the next.
-                Err(_) => break,
+                // So many at a time; or one was lost on the way, or there is no memory for more at the moment.
+                Err(Errno::EAGAIN | Errno::EBUSY) => self.reap(),
+                // All are sent; or the interface is down or gone: what stays is sent with the next.
+                Ok(()) | Err(_) => break,
             }
         }
-        self.completion
+        self.reap();
+    }
+
+    /// Takes back the memory of what was sent.
+    fn reap(&mut self) {
+        self.pending -= self
+            .completion
             .dequeue(&mut self.umem, self.size.ring as usize);
     }
 
     /// Has the kernel send what there is.
-    fn kick(&self) -> io::Result<()> {
+    fn kick(&self) -> Result<(), Errno> {
         let (nothing, none) = (std::ptr::null(), std::ptr::null());
         // SAFETY: nothing is read from where nothing is.
         let result = unsafe {
@@ -204,10 +216,7 @@ impl Socket {
                 0,
             )
         };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        Errno::result(result).map(drop)
     }
 
     /// How many frames there was no room for.

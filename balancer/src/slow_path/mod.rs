@@ -99,11 +99,12 @@ impl Handover {
     /// How many frames may wait.
     const MOST: usize = 1024;
 
-    /// Hands over a frame that came in by a queue of an interface. With too many that wait it is lost.
-    pub fn give(&self, interface: u32, queue: u32, note: Note, frame: &[u8]) {
+    /// Hands over a frame that came in by a queue of an interface. Says whether there was room.
+    #[must_use]
+    pub fn give(&self, interface: u32, queue: u32, note: Note, frame: &[u8]) -> bool {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= Self::MOST {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return;
+            return false;
         }
         let bytes = frame.to_vec();
         let _ = self.commands.send(Command::Frame {
@@ -113,6 +114,7 @@ impl Handover {
             bytes,
         });
         let _ = self.bell.write(1);
+        true
     }
 }
 

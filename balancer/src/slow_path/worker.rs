@@ -131,6 +131,10 @@ impl Worker {
             }
             for bound in &mut self.sockets {
                 let (interface, queue) = (bound.interface, bound.queue);
+                if bound.socket.is_busy() {
+                    bound.socket.refill();
+                    bound.socket.flush();
+                }
                 for _ in 0..ROUNDS {
                     bound.socket.take(&mut self.batch);
                     if self.batch.is_empty() {
@@ -163,7 +167,7 @@ impl Worker {
                 }
             }
             for bound in &mut self.sockets {
-                if bound.socket.is_sending() {
+                if bound.socket.is_busy() {
                     bound.socket.flush();
                 }
             }

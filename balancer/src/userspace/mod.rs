@@ -82,10 +82,17 @@ struct Member {
     waiting: Arc<AtomicUsize>,
     bell: Arc<EventFd>,
     epoch: Arc<Epoch>,
-    thread: Option<JoinHandle<()>>,
+    counters: Arc<Counters>,
+    thread: JoinHandle<()>,
 }
 
 impl Member {
+    /// Ends it, and waits for that.
+    fn end(self) {
+        self.give(Task::End);
+        let _ = self.thread.join();
+    }
+
     fn give(&self, task: Task) {
         // One that has ended takes nothing.
         let _ = self.tasks.send(task);
@@ -125,10 +132,10 @@ impl Common {
         self.slow_path.get().is_some()
     }
 
-    fn hand_over(&self, interface: u32, queue: u32, note: Note, frame: &[u8]) {
-        if let Some(slow_path) = self.slow_path.get() {
-            slow_path.give(interface, queue, note, frame);
-        }
+    /// Hands a frame over. Says whether there was room.
+    fn hand_over(&self, interface: u32, queue: u32, note: Note, frame: &[u8]) -> bool {
+        let slow_path = self.slow_path.get();
+        slow_path.is_some_and(|it| it.give(interface, queue, note, frame))
     }
 
     /// Gives the worker a frame that has the socket of a queue, or else of the interface's first. Says whether there was room.
@@ -234,6 +241,7 @@ impl Workers {
             0 => queue as usize,
             count => queue as usize % count,
         };
+        let before = members.len();
         while members.len() <= place {
             let member = self.begin(members.len())?;
             members.push(member);
@@ -245,9 +253,21 @@ impl Workers {
             answer,
         });
         drop(members);
-        let socket = answered.recv().map_err(io::Error::other)??;
+        lock(&self.common.places).remove(&(interface, queue));
+        let socket = answered.recv().map_err(io::Error::other).flatten();
+        let mut members = lock(&self.common.members);
+        if socket.is_err() {
+            // They have nothing to do.
+            let idle: Vec<Member> = members.drain(before..).collect();
+            drop(members);
+            idle.into_iter().for_each(Member::end);
+            return socket;
+        }
+        for member in &members[before..] {
+            self.common.maps.counters.add(Arc::clone(&member.counters));
+        }
         lock(&self.common.places).insert((interface, queue), place);
-        Ok(socket)
+        socket
     }
 
     fn begin(&self, number: usize) -> io::Result<Member> {
@@ -280,13 +300,13 @@ impl Workers {
                 };
                 Worker::new(common, lane, ends).run();
             })?;
-        self.common.maps.counters.add(counters);
         Ok(Member {
             tasks,
             waiting,
             bell,
             epoch,
-            thread: Some(thread),
+            counters,
+            thread,
         })
     }
 
@@ -324,15 +344,11 @@ fn pin(cpu: usize) {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        let mut members = std::mem::take(&mut *lock(&self.common.members));
+        let members = std::mem::take(&mut *lock(&self.common.members));
         for member in &members {
             member.give(Task::End);
         }
-        for member in &mut members {
-            if let Some(thread) = member.thread.take() {
-                let _ = thread.join();
-            }
-        }
+        members.into_iter().for_each(Member::end);
     }
 }
 

@@ -112,8 +112,9 @@ impl Worker {
     pub fn run(mut self) {
         let mut is_idle = true;
         loop {
+            let spins = self.common.spins && !self.sockets.is_empty();
             if is_idle
-                && !self.common.spins
+                && !spins
                 && let Err(error) = self.wait()
             {
                 tracing::error!(%error, "a worker has ended: what comes by its queues is lost");
@@ -121,9 +122,11 @@ impl Worker {
             }
             self.ends.epoch.begin();
             self.look_at_the_clock();
-            let mut tasks = false;
-            while let Ok(task) = self.ends.tasks.try_recv() {
-                tasks = true;
+            let mut tasks = 0;
+            while tasks < BATCH
+                && let Ok(task) = self.ends.tasks.try_recv()
+            {
+                tasks += 1;
                 if let Task::End = task {
                     self.finish();
                     self.ends.epoch.end();
@@ -131,7 +134,7 @@ impl Worker {
                 }
                 self.perform(task);
             }
-            is_idle = !self.receive() && !tasks;
+            is_idle = !self.receive() && tasks == 0;
             self.flush();
             self.ends.epoch.end();
         }
@@ -140,7 +143,7 @@ impl Worker {
     /// Works on what is there, and sends it: nothing that has come is lost.
     fn finish(&mut self) {
         let end = Instant::now() + LAST;
-        while self.receive() | self.is_sending() && Instant::now() < end {
+        while self.receive() | self.is_busy() && Instant::now() < end {
             self.flush();
         }
         self.count_overruns();
@@ -152,8 +155,8 @@ impl Worker {
         }
     }
 
-    fn is_sending(&self) -> bool {
-        self.sockets.iter().any(|bound| bound.socket.is_sending())
+    fn is_busy(&self) -> bool {
+        self.sockets.iter().any(|bound| bound.socket.is_busy())
     }
 
     /// Waits until there is something to do.
@@ -163,7 +166,7 @@ impl Worker {
             .chain(sockets)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        let timeout = if self.is_sending() {
+        let timeout = if self.is_busy() {
             PollTimeout::from(SOON)
         } else {
             PollTimeout::NONE
@@ -229,7 +232,8 @@ impl Worker {
             }
             Task::Send(interface, frame) => {
                 self.ends.waiting.fetch_sub(1, Ordering::Relaxed);
-                self.transmit(interface, &frame);
+                // If the interface has gone meanwhile, so has the frame.
+                self.transmit_here(interface, &frame);
             }
             Task::End => {}
         }
@@ -294,6 +298,7 @@ impl Worker {
             Verdict::Pass(_) => {
                 if let Err(error) = self.common.injector.inject(interface, queue, frame) {
                     tracing::debug!(%error, "a frame for the kernel is lost");
+                    return self.lost();
                 }
             }
             Verdict::Drop(reason) => {
@@ -304,18 +309,29 @@ impl Worker {
                     self.hand_over(interface, queue, counter, frame);
                 }
             }
-            Verdict::Punt(_) => self.hand_over(interface, queue, counter, frame),
+            Verdict::Punt(_) => {
+                if !self.hand_over(interface, queue, counter, frame) {
+                    return self.lost();
+                }
+            }
         }
         self.lane.count(counter, 1);
         None
     }
 
-    fn hand_over(&self, interface: u32, queue: u32, counter: usize, frame: &[u8]) {
+    /// Counts a frame for which there was no room.
+    fn lost(&self) -> Option<(usize, u32)> {
+        self.lane.count(Exit::from(Drop::QueueFull).counter(), 1);
+        None
+    }
+
+    /// Hands a frame over. Says whether there was room.
+    fn hand_over(&self, interface: u32, queue: u32, counter: usize, frame: &[u8]) -> bool {
         let note = Note {
             verdict: counter as u32,
             mtu: self.lane.mtu.get(),
         };
-        self.common.hand_over(interface, queue, note, frame);
+        self.common.hand_over(interface, queue, note, frame)
     }
 
     /// Sends a frame, and counts it.
@@ -331,9 +347,16 @@ impl Worker {
 
     /// Sends a frame by the first socket of an interface, or has the worker send it that has one. Says whether there was room.
     fn transmit(&mut self, out: u32, frame: &[u8]) -> bool {
-        match self.sockets.iter_mut().find(|bound| bound.interface == out) {
-            Some(bound) => bound.socket.queue(frame),
+        match self.transmit_here(out, frame) {
+            Some(sent) => sent,
             None => self.common.transmit(out, frame),
         }
+    }
+
+    /// Sends a frame by the first socket of an interface. Says whether there was room; `None` if there is no socket.
+    fn transmit_here(&mut self, out: u32, frame: &[u8]) -> Option<bool> {
+        let mut sockets = self.sockets.iter_mut();
+        let bound = sockets.find(|bound| bound.interface == out)?;
+        Some(bound.socket.queue(frame))
     }
 }

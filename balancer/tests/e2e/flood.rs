@@ -90,11 +90,10 @@ fn who_comes_again_gets_through_a_flood() {
             start.elapsed()
         };
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(begin)).collect();
-        for client in clients {
-            // A SYN is repeated after a second.
-            let took = client.join().unwrap();
-            assert!(took >= Duration::from_millis(900), "{took:?}: at once");
-        }
+        let took: Vec<_> = clients.into_iter().map(|it| it.join().unwrap()).collect();
+        // A SYN is repeated after a second. One that comes just when another has left its place gets in at once.
+        let at_once = took.iter().filter(|&&it| it < Duration::from_millis(900));
+        assert!(at_once.count() < CLIENTS / 5, "{took:?}");
         let socket = site
             .client
             .udp_socket("192.0.2.1:0".parse().unwrap())

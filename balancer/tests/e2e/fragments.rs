@@ -90,15 +90,20 @@ fn a_large_answer_of_a_name_server_comes() {
     }
 }
 
-/// A datagram of three fragments.
+/// A datagram in fragments.
 struct Cut {
     frames: Vec<Vec<u8>>,
     payload: Vec<u8>,
 }
 
-/// A datagram from port 7000 of the client to port 9 of the service.
+/// A datagram of three fragments from port 7000 of the client to port 9 of the service.
 fn cut(site: &Site, is_ipv6: bool, identification: u16) -> Cut {
-    let payload: Vec<u8> = (0..3000_u32)
+    cut_long(site, is_ipv6, identification, 3000)
+}
+
+/// One with so much data.
+fn cut_long(site: &Site, is_ipv6: bool, identification: u16, length: u32) -> Cut {
+    let payload: Vec<u8> = (0..length)
         .map(|byte| (byte as u16).wrapping_mul(identification) as u8)
         .collect();
     let link = site.link_header();
@@ -222,6 +227,26 @@ fn any_order(site: Option<(Site, UdpEcho)>, datagrams: u16) {
         "{slow:?}"
     );
     assert_eq!((slow.overflowed, slow.failed), (0, 0));
+}
+
+/// Many that wait for the first go on at once when it comes.
+#[test]
+fn a_long_datagram_comes_backwards() {
+    let Some((site, echo)) = site("backwards") else {
+        return;
+    };
+    let port = RawPort::open(&site.client, "eth0").unwrap();
+    for is_ipv6 in [false, true] {
+        let before = echo.datagrams();
+        let cut = cut_long(&site, is_ipv6, 5, 40_000);
+        assert!(cut.frames.len() > 30);
+        for frame in cut.frames.iter().rev() {
+            port.send(frame).unwrap();
+        }
+        eventually("the whole to arrive", SOON, || echo.datagrams() > before).unwrap();
+    }
+    let slow = site.status().slow_path;
+    assert_eq!((slow.expired, slow.overflowed, slow.failed), (0, 0, 0));
 }
 
 /// What never becomes whole is forgotten, and counted.

@@ -361,8 +361,8 @@ impl Engines {
         // What it does not hand over gets what the pipeline says; of the rest little is the kernel's.
         let is_right = match (steered, verdict) {
             (Err(exit), verdict) => verdict == exit.into(),
-            (Ok(()), Verdict::Pass(Pass::NotIp | Pass::NotUnicast)) => false,
-            (Ok(()), Verdict::Pass(_)) => is_known,
+            (Ok(_), Verdict::Pass(Pass::NotIp | Pass::NotUnicast)) => false,
+            (Ok(_), Verdict::Pass(_)) => is_known,
             _ => true,
         };
         let about = &self.about;

@@ -104,7 +104,6 @@ impl Worker {
                 tracing::error!(%error, "the slow path has ended: nobody is told of dropped packets");
                 return;
             }
-            let mut answers = Vec::new();
             // Before the sockets, which new ones may stand behind.
             while let Ok(command) = self.commands.try_recv() {
                 match command {
@@ -123,54 +122,67 @@ impl Worker {
                         bytes,
                     } => {
                         self.waiting.fetch_sub(1, Ordering::Relaxed);
-                        let answer = self.desk.take(interface, queue, note, &bytes);
-                        answers.extend(answer.map(|answer| (interface, answer)));
+                        if let Some(answer) = self.desk.take(interface, queue, note, &bytes) {
+                            self.send(interface, &answer);
+                        }
                     }
                     Command::End => return,
                 }
             }
-            for bound in &mut self.sockets {
-                let (interface, queue) = (bound.interface, bound.queue);
-                if bound.socket.is_busy() {
-                    bound.socket.refill();
-                    bound.socket.flush();
-                }
-                for _ in 0..ROUNDS {
-                    bound.socket.take(&mut self.batch);
-                    if self.batch.is_empty() {
-                        break;
-                    }
-                    while let Some(mut packet) = self.batch.pop_back() {
-                        let has_note = packet.adjust_head(-NOTE).is_ok();
-                        match packet.split_first_chunk().filter(|_| has_note) {
-                            Some((note, frame)) => {
-                                let answer = self.desk.take(interface, queue, read(*note), frame);
-                                answers.extend(answer.map(|answer| (interface, answer)));
-                            }
-                            None => self.desk.counters.failed.add(),
-                        }
-                        bound.socket.free(packet);
-                    }
-                    bound.socket.refill();
-                }
+            for at in 0..self.sockets.len() {
+                self.receive(at);
             }
-            answers.extend(self.desk.look(Instant::now()));
-            for (interface, answer) in answers {
-                // By its first queue: there may be fewer to send than to receive.
-                let at = |bound: &&mut Bound| bound.interface == interface;
-                let sent = match self.sockets.iter_mut().find(at) {
-                    Some(bound) => bound.socket.queue(&answer),
-                    None => self.desk.transmit(interface, &answer),
+            for (interface, answer) in self.desk.look(Instant::now()) {
+                self.send(interface, &answer);
+            }
+        }
+    }
+
+    /// Takes what has come by a socket.
+    fn receive(&mut self, at: usize) {
+        for _ in 0..ROUNDS {
+            let Bound {
+                interface,
+                queue,
+                ref mut socket,
+            } = self.sockets[at];
+            socket.refill();
+            socket.take(&mut self.batch);
+            if self.batch.is_empty() {
+                return;
+            }
+            while let Some(mut packet) = self.batch.pop_back() {
+                let has_note = packet.adjust_head(-NOTE).is_ok();
+                let noted = packet.split_first_chunk().filter(|_| has_note);
+                let answer = if let Some((note, frame)) = noted {
+                    self.desk.take(interface, queue, read(*note), frame)
+                } else {
+                    self.desk.counters.failed.add();
+                    None
                 };
-                if !sent {
-                    self.desk.counters.unsent.add();
+                self.sockets[at].socket.free(packet);
+                if let Some(answer) = answer {
+                    self.send(interface, &answer);
                 }
             }
-            for bound in &mut self.sockets {
-                if bound.socket.is_busy() {
-                    bound.socket.flush();
-                }
+            self.sockets[at].socket.refill();
+        }
+    }
+
+    /// Sends an answer at once: before what comes after it goes on.
+    fn send(&mut self, interface: u32, answer: &[u8]) {
+        // By its first queue: there may be fewer to send than to receive.
+        let mut sockets = self.sockets.iter_mut();
+        let sent = match sockets.find(|bound| bound.interface == interface) {
+            Some(bound) => {
+                let sent = bound.socket.queue(answer);
+                bound.socket.flush();
+                sent
             }
+            None => self.desk.transmit(interface, answer),
+        };
+        if !sent {
+            self.desk.counters.unsent.add();
         }
     }
 

@@ -349,6 +349,5 @@ fn a_flood_of_fragments_is_not_kept() {
         eventually("it to arrive", SOON, || echo.datagrams() == all).is_ok() && orphans() == dropped
     })
     .unwrap();
-    let slow = site.status().slow_path;
-    assert_eq!((slow.overflowed, slow.failed), (0, 0));
+    assert_eq!(site.status().slow_path.failed, 0);
 }

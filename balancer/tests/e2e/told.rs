@@ -219,7 +219,9 @@ fn who_asks_too_often_is_told_less_often() {
         port.send(&acknowledgement).unwrap();
     }
     eventually("all of them to be counted", PATIENCE, || {
-        site.drops().drops["no_connection"] == SEGMENTS
+        // With engine `userspace` there may be no room for some.
+        let drops = site.drops().drops;
+        drops["no_connection"] + drops["queue_full"] == SEGMENTS
     })
     .unwrap();
     // Nobody is told of a RST. When the daemon has seen one it has seen all that the program has handed over before.

@@ -296,3 +296,39 @@ fn early<F: Family, T: Tables<F>>(tables: &T, without: Exit) -> Exit {
         Reception::Nobody => without,
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_is_known_until_its_time_is_over() {
+        let datagram = Datagram {
+            since: Tick(u32::MAX),
+            ..Room::<V4>::NONE.datagram
+        };
+        for (now, is_stale) in [(u32::MAX, false), (98, false), (99, true), (1 << 30, true)] {
+            assert_eq!(datagram.is_stale(Tick(now), 100), is_stale, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_datagram_ends_within_16_bits() {
+        for (start, length, more, is_bad) in [
+            (0xfff8, 7, false, false),
+            (0xfff8, 8, false, true),
+            (0xfff0, 8, true, false),
+            (8, 7, false, false),
+            (8, 7, true, true),
+            (8, 0, false, true),
+        ] {
+            let fragment = Fragment {
+                start,
+                more,
+                length,
+                ..Room::<V4>::NONE.fragment
+            };
+            assert_eq!(fragment.is_bad(), is_bad, "{fragment:?}");
+        }
+    }
+}

@@ -25,12 +25,16 @@ struct Flooded {
 
 impl Flooded {
     fn new() -> Self {
-        const ROOM: u32 = 1000;
         let mut chance = Chance(7);
+        Self::with([(); KEYS].map(|()| chance.below(u64::MAX) | 1))
+    }
+
+    fn with(keys: [u64; KEYS]) -> Self {
+        const ROOM: u32 = 1000;
         let totals = Totals::default();
         totals.opened.set(ROOM.into());
         Self {
-            geometry: Geometry::new([(); KEYS].map(|()| chance.below(u64::MAX) | 1), ROOM, ROOM),
+            geometry: Geometry::new(keys, ROOM, ROOM),
             totals,
             rows: (0..ROWS).map(|_| Row::default()).collect(),
         }
@@ -126,4 +130,38 @@ fn a_flood_without_chance_leaves_as_many() {
     let end = |number: u32| u64::from(number.swap_bytes());
     check_shares(|number| v4(client(number)), |number| v4((end(number), 1)));
     check_shares(|number| v6(client(number)), |number| v6((end(number), 1)));
+}
+
+#[test]
+fn what_comes_many_times_takes_the_room_of_one_note() {
+    let screen = Flooded::new();
+    let known = |(tuple, number)| passes(&screen, &tuple, number);
+    let clients = || (0..CLIENTS).map(|number| v4(client(number)));
+    assert_eq!(clients().filter(|&syn| known(syn)).count(), 0);
+    for number in 0..MILLION / 10 {
+        let end = u64::from(number.swap_bytes());
+        let come = (0..50).map(|_| known(v4((end, 1)))).filter(|&known| known);
+        assert_eq!(come.count(), 49);
+    }
+    assert!(clients().all(known));
+}
+
+/// Where there is no note there are 32 bits of 0.
+#[test]
+fn a_note_whose_bits_are_all_0_is_not_taken_for_known() {
+    let keys = [1; KEYS];
+    let screen = Flooded::with(keys);
+    let mut tried = 0;
+    for port in 1..=u16::MAX {
+        let (tuple, _) = v4((u64::from(port) << 32 | 1, 0));
+        // With these keys a note is of bits 14 to 45, of which those of the number are the lower ones.
+        let hash = V4::keyed_hash(&tuple, &keys);
+        if (hash >> 32).trailing_zeros() >= 14 {
+            let number = (hash ^ hash >> 32) as u32;
+            assert!(!passes(&screen, &tuple, number));
+            assert!(passes(&screen, &tuple, number));
+            tried += 1;
+        }
+    }
+    assert!(tried > 0);
 }

@@ -4,14 +4,19 @@ mod support;
 mod table;
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use balancer::config::FlowLookup;
 use balancer::datapath::kernel::Sizes;
+use balancer_common::family::V4;
+use balancer_common::search::state;
 use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
-use support::engines::Engines;
+use balancer_common::wire::protocol::TCP;
+use support::engines::{Engines, Setting};
+use support::flows::tuple;
 use support::frame::{tcp, udp};
 use support::vector::run_all;
-use support::{BACKEND_SIDE, properties};
+use support::{BACKEND_SIDE, CLIENT_SIDE, properties};
 
 /// Verdicts that no frame can bring about, and why.
 const NEVER: &[(Verdict, &str)] = &[
@@ -89,6 +94,54 @@ fn frames_are_well_formed() {
     for frame in frames {
         let (source, destination) = properties::ends(&frame.build());
         assert_eq!((source.port(), destination.port()), (4000, 80));
+    }
+}
+
+/// What the slow path notes of a search counts for a second, and for the service that it was for.
+#[test]
+fn a_port_that_was_found_is_taken_only_by_who_has_just_asked() {
+    const SERVICE: &str = r#"
+[[service]]
+name = "web"
+listen = "192.0.2.10:80"
+backend = [{ address = "10.0.0.3:8080" }]
+"#;
+    const SECOND: u64 = 1_000_000_000;
+    let mut engines = engines();
+    let to = "192.0.2.10:80";
+    let from = ["198.51.100.7:4000", "198.51.100.8:4000"];
+    let syns = from.map(|from| tcp("S", from, to).build());
+    let tuple = tuple::<V4>(from[1].parse().unwrap(), to.parse().unwrap(), TCP);
+    let mut outcome = |found, later, other| {
+        engines.set_up(&Setting {
+            services: SERVICE.to_owned(),
+            datapath: "source_ports = \"4000-4000\"",
+            slow_path: true,
+            ..Setting::default()
+        });
+        engines.run_in_memory(CLIENT_SIDE, &syns[0]);
+        let (asked, _) = engines.run_in_memory(CLIENT_SIDE, &syns[1]);
+        assert_eq!(asked, Punt::Ports.into());
+        let memory = &engines.memory;
+        let mut search = memory.searches_v4.get_mut(&tuple).unwrap();
+        assert_eq!(search.state, state::WANTED);
+        search.state = found;
+        search.service += other;
+        search.reply.ports = search.reply.ports.to(4001);
+        drop(search);
+        memory.clock.fetch_add(later, Ordering::Relaxed);
+        engines.run_in_memory(CLIENT_SIDE, &syns[1])
+    };
+    let (verdict, sent) = outcome(state::FOUND, SECOND - 1_000_000, 0);
+    assert_eq!(verdict, Verdict::Redirect(BACKEND_SIDE));
+    assert_eq!(properties::ends(&sent).0.port(), 4001);
+    let (refused, _) = outcome(state::NONE, SECOND - 1_000_000, 0);
+    assert_eq!(refused, Drop::PortsExhausted.into());
+    for found in [state::FOUND, state::NONE] {
+        for (later, other) in [(SECOND + 1_000_000, 0), (0, 1)] {
+            let (again, _) = outcome(found, later, other);
+            assert_eq!(again, Punt::Ports.into(), "{found}, {later}, {other}");
+        }
     }
 }
 

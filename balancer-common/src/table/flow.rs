@@ -475,4 +475,24 @@ mod tests {
         let last = meta.counted(0).0 | 0xfff << 20;
         assert_eq!(Meta(last).count(u32::MAX), (1 << 43) - 1);
     }
+
+    #[test]
+    fn a_flow_takes_the_numbers_that_its_side_takes() {
+        let flow = Flow::<crate::family::V4>::default();
+        let meta = Meta::new(Stage::Live, State(State::ESTABLISHED), Tick(7)).scaled(Scale(3));
+        let window = meta.scale().window();
+        let steps = [0, 1, 9, window, window + 8, 1 << 30, 1 << 31];
+        for ack in [0, 5, u32::MAX - 5] {
+            for step in steps
+                .into_iter()
+                .flat_map(|step| [step, step.wrapping_neg()])
+            {
+                flow.set_ack(ack);
+                let mut side = flow.side(meta);
+                let number = ack.wrapping_add(step);
+                assert_eq!(flow.acknowledge(meta, number), side.acknowledge(number));
+                assert_eq!(flow.side(meta), side, "{number} behind {ack}");
+            }
+        }
+    }
 }

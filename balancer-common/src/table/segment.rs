@@ -586,6 +586,34 @@ mod tests {
             }
             let mut pair = pair;
             assert!(!pair.takes(from_client, right(FIN, 0, 0)), "without ACK");
+            // In the window, it tells what is acknowledged all the same.
+            let fin = right(FIN | ACK, 0, 1 << 30);
+            assert!(pair.takes(from_client, fin));
+            let own = if from_client {
+                pair.original
+            } else {
+                pair.reply
+            };
+            assert_eq!(own.ack, fin.acknowledgement);
+        }
+    }
+
+    /// Of a handshake's last segment, and of the answer to data of the SYN.
+    #[test]
+    fn a_fin_may_come_early() {
+        let mut pair = Pair::opened(syn().carrying(100));
+        assert!(pair.takes(false, syn_ack()));
+        assert!(pair.takes(false, backend(FIN | ACK, 0, 100)));
+        assert!(pair.takes(true, client(FIN | ACK, 100, 1)));
+        assert_eq!(pair.phase(), Phase::Closing);
+    }
+
+    #[test]
+    fn one_byte_more_is_later() {
+        for number in [0, u32::MAX] {
+            assert!(is_later(number.wrapping_add(1), number));
+            assert!(!is_later(number, number));
+            assert!(!is_later(number, number.wrapping_add(1)));
         }
     }
 
@@ -620,6 +648,9 @@ mod tests {
         let mut after = pair;
         assert!(!after.takes(true, client(0, 0, 0)));
         assert_eq!(after, pair);
+        // One number that is near is enough.
+        assert!(after.takes(true, client(ACK, far, 0)));
+        assert!(after.takes(true, client(ACK, 0, far)));
     }
 
     #[test]
@@ -744,6 +775,7 @@ mod tests {
     fn both_may_begin_at_the_same_time() {
         let mut pair = Pair::opened(syn());
         assert!(!pair.takes(false, Segment::new(SYN, BACKEND, 0)));
+        assert!(!pair.takes(true, Segment::new(SYN | ACK, 77_000, 0)));
         assert!(pair.takes(
             true,
             Segment::new(SYN | ACK, CLIENT, BACKEND.wrapping_add(1))

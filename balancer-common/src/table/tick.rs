@@ -56,6 +56,9 @@ mod tests {
             (8, 1),
             (6, 0),
             (u32::MAX, 0),
+            // A minute, and more.
+            (7_u32.wrapping_sub(1 << 16), 0),
+            (7_u32.wrapping_sub(1 + (1 << 16)), u32::MAX - (1 << 16)),
             (8 + (1 << 31), 1 + (1 << 31)),
         ];
         for (now, age) in ages {

@@ -153,3 +153,22 @@ fn revive<F: Family>(flow: &Flow<F>) -> bool {
     let meta = flow.meta();
     meta.is(Stage::Live) || meta.is(Stage::Dying) && flow.replace_meta(meta, meta.at(Stage::Live))
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_under_traffic_is_written_to_now_and_then() {
+        let seen = Tick(u32::MAX - 3);
+        let flow = |stage, state| Meta::new(stage, State(state), seen);
+        let live = flow(Stage::Live, State::ESTABLISHED | State::FIN);
+        let after = |ticks| Tick(seen.0.wrapping_add(ticks));
+        assert!(is_settled(live, seen) && is_settled(live, after(PRECISION - 1)));
+        assert!(!is_settled(live, after(PRECISION)));
+        // Of a clock that is behind nothing is said.
+        assert!(!is_settled(live, after(u32::MAX)));
+        assert!(!is_settled(flow(Stage::Live, State::SYN_ACK), seen));
+        assert!(!is_settled(flow(Stage::Dying, State::ESTABLISHED), seen));
+    }
+}

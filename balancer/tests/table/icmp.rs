@@ -93,6 +93,10 @@ fn from_the_backend() -> Vec<Vector> {
             inward(TIME_EXCEEDED, ROUTER, &segment(BOX, ONE), 36),
             to_client(WEB_AT, CLIENT).quoting(&segment(CLIENT, WEB_AT), 36),
         ),
+        opened("the quote ends before the checksum, and padding follows").backend(
+            inward(TIME_EXCEEDED, ROUTER, &segment(BOX, ONE), 36).changed(|it| it.extend([7; 9])),
+            to_client(WEB_AT, CLIENT).quoting(&segment(CLIENT, WEB_AT), 36),
+        ),
         opened("the quoted packet has options").backend(
             inward(
                 PARAMETER_PROBLEM,

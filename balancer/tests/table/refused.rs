@@ -13,13 +13,14 @@ use crate::support::vector::{Vector, dropped, punted, to_backend, to_client};
 use crate::support::{BACKEND_MAC, BACKEND_SIDE, BOX_MAC};
 
 /// Clients of which a row of the screen is to know nothing before: each takes part in one vector.
-const FLOOD: [&str; 6] = [
+const FLOOD: [&str; 7] = [
     "198.51.100.20:4000",
     "198.51.100.21:4000",
     "198.51.100.22:4001",
     "198.51.100.23:4000",
     "198.51.100.24:4000",
     "198.51.100.25:4000",
+    "198.51.100.26:4000",
 ];
 const FLOOD6: &str = "[2001:db8::20]:4000";
 
@@ -167,6 +168,16 @@ fn no_room() -> Vec<Vector> {
             )
             .client(tcp("A", FLOOD[5], WEB_AT), dropped(Drop::NoConnection))
             .client(tcp("S", FLOOD[5], WEB_AT), to_backend(BOX, ONE))
+            .counts(0, 1, [1, 40], [0, 0])
+            .leaves(2, 1),
+        Vector::new("what goes no further in any case is not noted", WEB)
+            .free_half_open(2)
+            .client(
+                tcp("S", FLOOD[6], WEB_AT).ttl(1),
+                dropped(Drop::TtlExceeded),
+            )
+            .client(tcp("S", FLOOD[6], WEB_AT), dropped(Drop::FirstPacket))
+            .client(tcp("S", FLOOD[6], WEB_AT), to_backend(BOX, ONE))
             .counts(0, 1, [1, 40], [0, 0])
             .leaves(2, 1),
     ]

@@ -3,8 +3,12 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// How many frames one test run sends at most: a few milliseconds of work, so that an end is soon seen.
+/// How many frames one test run sends at first, and with a rate at most: a few milliseconds of work.
 const STEP: u64 = 16_384;
+
+/// How long a test run lasts without a rate: an end is soon seen. Before each the kernel waits for a grace period of RCU, some 10 ms in
+/// which nothing is sent; so shorter ones would send bursts, with more idle time between them than they last.
+const LONG: Duration = Duration::from_millis(200);
 
 /// How long to wait at least, with a rate: a test run has a cost of its own.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -29,7 +33,9 @@ impl Pace {
     /// What to do after `elapsed`, when `sent` frames have been sent and `left` are left, at least one.
     pub fn next(self, elapsed: Duration, sent: u64, left: u64) -> Next {
         let Some(rate) = self.rate else {
-            return Next::Send(left.min(STEP) as u32);
+            let due = u128::from(sent) * LONG.as_nanos() / elapsed.as_nanos().max(1);
+            let due = due.clamp(STEP.into(), u32::MAX.into()) as u64;
+            return Next::Send(left.min(due) as u32);
         };
         let rate = u128::from(rate.get());
         // The first frame is due at once.
@@ -57,6 +63,13 @@ mod tests {
         let pace = Pace { rate: None };
         assert_eq!(pace.next(milliseconds(0), 0, 100_000), Next::Send(16_384));
         assert_eq!(pace.next(milliseconds(9), 98_304, 1_696), Next::Send(1_696));
+        // As many as take so long, by what has been sent.
+        let next = pace.next(milliseconds(20), 32_768, u64::MAX);
+        assert_eq!(next, Next::Send(327_680));
+        let next = pace.next(milliseconds(400), 100, u64::MAX);
+        assert_eq!(next, Next::Send(16_384));
+        let next = pace.next(milliseconds(1), u64::MAX >> 8, u64::MAX);
+        assert_eq!(next, Next::Send(u32::MAX));
     }
 
     #[test]

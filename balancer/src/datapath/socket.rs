@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use xdp::nic::NicIndex;
-use xdp::slab::{HeapSlab, Slab as _};
+use xdp::slab::{HeapSlab, Slab};
 use xdp::socket::{XdpSocket, XdpSocketBuilder};
 use xdp::umem::{FrameSize, UmemCfgBuilder};
 use xdp::{CompletionRing, FillRing, Packet, RingConfigBuilder, RxRing, TxRing, Umem};
@@ -16,7 +16,7 @@ use xdp::{CompletionRing, FillRing, Packet, RingConfigBuilder, RxRing, TxRing, U
 /// The room before each frame, where metadata is.
 const HEADROOM: u32 = 32;
 
-/// How many frames the kernel sends at a time when it copies.
+/// How many frames the kernel sends at a time when it copies, unless it was [asked for more](Socket::send_at_once).
 const SENT_AT_ONCE: usize = 32;
 
 /// The longest packet that a socket takes, from the network header on, behind two VLAN tags.
@@ -30,6 +30,53 @@ pub struct Size {
     pub ring: u32,
     /// Whether the driver may put what it receives into the socket's memory, if it can. Else the kernel copies.
     pub zero_copy: bool,
+}
+
+/// Frames that were taken from a socket, the first first.
+pub struct Batch(HeapSlab);
+
+impl Batch {
+    /// With room for so many.
+    #[must_use]
+    pub fn with_capacity(frames: usize) -> Self {
+        Self(HeapSlab::with_capacity(frames))
+    }
+}
+
+impl Slab for Batch {
+    fn available(&self) -> usize {
+        self.0.available()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn push_front(&mut self, packet: Packet) -> Option<Packet> {
+        // The CPU that received it has written it: its headers are on their way while those before it are worked on.
+        prefetch(&packet);
+        self.0.push_front(packet)
+    }
+
+    fn pop_back(&mut self) -> Option<Packet> {
+        self.0.pop_back()
+    }
+}
+
+/// Has the beginning of a frame brought near.
+fn prefetch(frame: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: it reads nothing; any address will do.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(frame.as_ptr().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = frame;
 }
 
 /// A socket. The rings go before the socket does, and all of them before the memory.
@@ -99,7 +146,24 @@ impl Socket {
         };
         // What the kernel copies counts until its receiver has it. Without the capability it stays at the default, some hundred.
         let _ = setsockopt(&socket.fd(), sockopt::SndBufForce, &(ring as usize * 4096));
+        socket.send_at_once(ring);
         Ok(socket)
+    }
+
+    /// Asks the kernel to send so many frames at a time. Before 6.17 it sends [`SENT_AT_ONCE`].
+    fn send_at_once(&self, frames: u32) {
+        /// Not in `libc` yet.
+        const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+        // SAFETY: the option is an integer of 32 bits.
+        unsafe {
+            libc::setsockopt(
+                self.descriptor.as_raw_fd(),
+                libc::SOL_XDP,
+                XDP_MAX_TX_SKB_BUDGET,
+                (&raw const frames).cast(),
+                size_of_val(&frames) as libc::socklen_t,
+            );
+        }
     }
 
     /// The socket's descriptor.
@@ -119,7 +183,7 @@ impl Socket {
 
     /// Takes frames that have come, as many as there is room for in `batch`. Each has to be [freed](Self::free) or
     /// [queued](Self::queue_own).
-    pub fn take(&mut self, batch: &mut HeapSlab) {
+    pub fn take(&mut self, batch: &mut Batch) {
         // SAFETY: whoever takes frames gives them back before the memory goes.
         let count = unsafe { self.receive.recv(&self.umem, batch) };
         self.owed += count;

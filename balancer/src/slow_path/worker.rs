@@ -11,10 +11,10 @@ use balancer_common::abi::Note;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use xdp::slab::{HeapSlab, Slab as _};
+use xdp::slab::Slab as _;
 
 use super::desk::Desk;
-use crate::datapath::socket::{Size, Socket, of_all_queues};
+use crate::datapath::socket::{Batch, Size, Socket, of_all_queues};
 
 /// The sockets' sizes: 1 MiB of memory each.
 const SIZE: Size = Size {
@@ -75,7 +75,7 @@ pub struct Worker {
     /// How many [frames](Command::Frame) wait.
     waiting: Arc<AtomicUsize>,
     sockets: Vec<Bound>,
-    batch: HeapSlab,
+    batch: Batch,
     desk: Desk,
 }
 
@@ -92,7 +92,7 @@ impl Worker {
             commands,
             waiting,
             sockets: Vec::new(),
-            batch: HeapSlab::with_capacity(SIZE.ring as usize),
+            batch: Batch::with_capacity(SIZE.ring as usize),
             desk,
         }
     }

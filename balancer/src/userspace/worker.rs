@@ -13,11 +13,11 @@ use balancer_common::verdict::{Drop, Exit, Verdict};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
-use xdp::slab::{HeapSlab, Slab as _};
+use xdp::slab::Slab as _;
 
 use super::lane::Lane;
 use super::{Common, Epoch};
-use crate::datapath::socket::{Size, Socket};
+use crate::datapath::socket::{Batch, Size, Socket};
 use nix::sys::eventfd::EventFd;
 
 /// The sockets' sizes. Each is 16 MiB of memory.
@@ -93,7 +93,7 @@ pub struct Worker {
     lane: Lane,
     ends: Ends,
     sockets: Vec<Bound>,
-    batch: HeapSlab,
+    batch: Batch,
 }
 
 impl Worker {
@@ -104,7 +104,7 @@ impl Worker {
             lane,
             ends,
             sockets: Vec::new(),
-            batch: HeapSlab::with_capacity(BATCH),
+            batch: Batch::with_capacity(BATCH),
         }
     }
 
@@ -256,7 +256,7 @@ impl Worker {
     /// Works on what has come by the sockets. Says whether anything has.
     fn receive(&mut self) -> bool {
         let mut any = false;
-        let mut batch = std::mem::replace(&mut self.batch, HeapSlab::with_capacity(0));
+        let mut batch = std::mem::replace(&mut self.batch, Batch::with_capacity(0));
         for at in 0..self.sockets.len() {
             let Bound {
                 interface,

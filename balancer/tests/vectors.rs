@@ -10,6 +10,7 @@ use balancer::config::FlowLookup;
 use balancer::datapath::kernel::Sizes;
 use balancer_common::family::V4;
 use balancer_common::search::state;
+use balancer_common::tables::Reception;
 use balancer_common::verdict::{Drop, Pass, Punt, Verdict};
 use balancer_common::wire::protocol::TCP;
 use support::engines::{Engines, Setting};
@@ -116,7 +117,7 @@ backend = [{ address = "10.0.0.3:8080" }]
         engines.set_up(&Setting {
             services: SERVICE.to_owned(),
             datapath: "source_ports = \"4000-4000\"",
-            slow_path: true,
+            slow_path: Reception::Taken,
             ..Setting::default()
         });
         engines.run_in_memory(CLIENT_SIDE, &syns[0]);

@@ -105,6 +105,48 @@ pub struct Status {
     /// What was handed to the daemon.
     #[serde(default)]
     pub slow_path: SlowPathCounts,
+    /// The threads that work on packets with engine `userspace`.
+    #[serde(default)]
+    pub workers: Workers,
+}
+
+/// The threads that work on packets with engine `userspace`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workers {
+    /// Each; none with engine `kernel`.
+    pub threads: Vec<Worker>,
+    /// How often one has died, and another took its place.
+    pub begun_again: u64,
+}
+
+/// A thread that works on packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its name.
+    pub name: String,
+    /// The CPU that it is pinned to.
+    pub cpu: Option<u64>,
+    /// Whether it answers; without an answer what follows is empty.
+    pub answers: bool,
+    /// The receive queues that it works on, as `eth0:1`.
+    pub queues: Vec<String>,
+    /// The frames of its sockets' memory.
+    pub frames: FrameCounts,
+}
+
+/// The frames of sockets' memory, by where they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameCounts {
+    /// All.
+    pub total: u64,
+    /// Free.
+    pub free: u64,
+    /// For what comes, or come and not yet looked at.
+    pub receiving: u64,
+    /// To be sent.
+    pub sending: u64,
+    /// Nowhere: always 0 in a daemon that is right. Less than 0: in two places.
+    pub missing: i64,
 }
 
 /// What was handed to the daemon since it started.
@@ -156,6 +198,18 @@ pub struct Interface {
     pub index: u32,
     /// How the program is attached.
     pub mode: XdpMode,
+    /// The receive queues that have no `AF_XDP` socket, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_sockets: Option<WithoutSockets>,
+}
+
+/// Receive queues without an `AF_XDP` socket: what comes by them is treated as without a daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithoutSockets {
+    /// The first; those behind it have none either.
+    pub first_queue: u32,
+    /// Why.
+    pub error: String,
 }
 
 /// Where the kernel runs the XDP program.

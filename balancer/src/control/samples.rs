@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::document::{
     Backend, BackendState, Change, ChangeDocument, Connection, ConnectionCounts, ConnectionState,
-    ConnectionsDocument, DropsDocument, Engine, Interface, PacketCounts, Refused, Reload,
-    ReloadDocument, ReloadResult, ReloadStatus, Service, ServicesDocument, SlowPathCounts, Status,
-    StatusDocument, Table, Traffic, Version, XdpMode,
+    ConnectionsDocument, DropsDocument, Engine, FrameCounts, Interface, PacketCounts, Refused,
+    Reload, ReloadDocument, ReloadResult, ReloadStatus, Service, ServicesDocument, SlowPathCounts,
+    Status, StatusDocument, Table, Traffic, Version, WithoutSockets, Worker, Workers, XdpMode,
 };
 
 fn counters(list: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -20,6 +20,31 @@ pub fn status() -> StatusDocument {
         name: name.into(),
         index,
         mode,
+        without_sockets: (mode == XdpMode::Generic).then(|| WithoutSockets {
+            first_queue: 1,
+            error: "Device or resource busy (os error 16)".into(),
+        }),
+    };
+    let worker = |number: u64, answers| Worker {
+        name: format!("worker-{number}"),
+        cpu: Some(number + 2),
+        answers,
+        queues: if answers {
+            vec![format!("eth0:{number}"), format!("eth1:{number}")]
+        } else {
+            Vec::new()
+        },
+        frames: if answers {
+            FrameCounts {
+                total: 8192,
+                free: 4090,
+                receiving: 4096,
+                sending: 4,
+                missing: 2,
+            }
+        } else {
+            FrameCounts::default()
+        },
     };
     let table = |name: &str, used, max| Table {
         name: name.into(),
@@ -29,7 +54,7 @@ pub fn status() -> StatusDocument {
     StatusDocument {
         version: Version,
         status: Status {
-            engine: Engine::Kernel,
+            engine: Engine::Userspace,
             version: "0.1.0".into(),
             pid: 4711,
             config: "/etc/balancerd/lb.toml".into(),
@@ -76,6 +101,10 @@ pub fn status() -> StatusDocument {
                 expired: 1,
                 overflowed: 1,
                 failed: 0,
+            },
+            workers: Workers {
+                threads: vec![worker(0, true), worker(1, false)],
+                begun_again: 3,
             },
         },
     }

@@ -6,7 +6,8 @@ use super::table::{Column, Style, pairs, table};
 use super::units::{bytes, seconds, share};
 use crate::control::document::{
     BackendState, Change, ConnectionState, ConnectionsDocument, DropsDocument, Engine, Refused,
-    Reload, ReloadResult, ReloadStatus, Service, ServicesDocument, Status, XdpMode,
+    Reload, ReloadResult, ReloadStatus, Service, ServicesDocument, Status, WithoutSockets, Worker,
+    Workers, XdpMode,
 };
 
 /// `status`
@@ -24,12 +25,18 @@ pub fn status(style: Style, status: &Status) -> String {
                 XdpMode::Native => "native",
                 XdpMode::Generic => "generic",
             };
-            format!("{} ({mode}, index {})", interface.name, interface.index)
+            let bare = interface.without_sockets.as_ref().map(|bare| {
+                let WithoutSockets { first_queue, error } = bare;
+                format!("\n  no AF_XDP socket from receive queue {first_queue} on: {error}")
+            });
+            let bare = bare.unwrap_or_default();
+            let (name, index) = (&interface.name, interface.index);
+            format!("{name} ({mode}, index {index}){bare}")
         })
         .collect();
     let connections = &status.connections;
     let packets = &status.packets;
-    let mut text = pairs(vec![
+    let mut lines = vec![
         ("engine", engine.into()),
         ("version", status.version.clone()),
         ("process", status.pid.to_string()),
@@ -71,7 +78,11 @@ pub fn status(style: Style, status: &Status) -> String {
                 status.slow_path.told, status.slow_path.limited
             ),
         ),
-    ]);
+    ];
+    if status.engine == Engine::Userspace {
+        lines.push(("workers", workers(&status.workers)));
+    }
+    let mut text = pairs(lines);
     let tables = status.tables.iter().map(|entry| {
         vec![
             entry.name.clone(),
@@ -99,6 +110,33 @@ pub fn status(style: Style, status: &Status) -> String {
         &[Column::Left("PRESSURE"), Column::Right("COUNT")],
         pressure,
     );
+    text
+}
+
+/// The workers, one a line, and how often one has died.
+fn workers(workers: &Workers) -> String {
+    let mut text = String::new();
+    for Worker {
+        name,
+        cpu,
+        answers,
+        queues,
+        frames,
+    } in &workers.threads
+    {
+        let cpu = cpu.map_or_else(String::new, |cpu| format!(" on CPU {cpu}"));
+        let state = if *answers {
+            queues.join(", ")
+        } else {
+            "does not answer".to_owned()
+        };
+        let _ = write!(text, "{name}{cpu}: {state}");
+        if frames.missing != 0 {
+            let _ = write!(text, "; {} frames missing", frames.missing);
+        }
+        text.push('\n');
+    }
+    let _ = write!(text, "{} begun again", workers.begun_again);
     text
 }
 

@@ -5,6 +5,7 @@
 //! | `tables` | the only writer of maps: configuration, image, attached interfaces |
 //! | `paths` | ways to backends, followed by netlink |
 //! | `sweeper` | idle connections |
+//! | `supervisor` | workers of engine `userspace` that have died |
 //! | `reload` | reading the configuration again |
 //! | `requests`, `report` | the control socket |
 //! | `preflight`, `surroundings` | whether the machine, and the box around it, are fit |
@@ -18,6 +19,7 @@ pub mod report;
 pub mod requests;
 pub mod shared;
 mod start;
+pub mod supervisor;
 pub mod surroundings;
 pub mod sweeper;
 pub mod tables;

@@ -252,6 +252,7 @@ impl Tables {
             Drop::TupleInUse,
             Drop::NoNextHop,
             Drop::Contended,
+            Drop::QueueFull,
         ])
     }
 

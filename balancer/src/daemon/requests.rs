@@ -10,8 +10,8 @@ use super::shared::Shared;
 use super::tables::Tables;
 use crate::config::{Backend, Service, Share};
 use crate::control::document::{
-    Change, ChangeDocument, Document, Engine, FlushDocument, Interface, ReloadDocument, Status,
-    StatusDocument, Version, XdpMode,
+    Change, ChangeDocument, Document, FlushDocument, Interface, ReloadDocument, Status,
+    StatusDocument, Version, WithoutSockets, XdpMode,
 };
 use crate::control::{ControlError, Handler, Request};
 use crate::datapath::kernel::KernelError;
@@ -53,7 +53,7 @@ impl Requests {
         let status = self.tables.with(move |tables| {
             let (connections, fill) = tables.fill();
             Ok::<_, KernelError>(Status {
-                engine: Engine::Kernel,
+                engine: tables.engine(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 config,
@@ -66,6 +66,7 @@ impl Requests {
                 tables: fill,
                 pressure: tables.pressure()?,
                 slow_path: tables.slow_path_counts(),
+                workers: tables.worker_states(),
             })
         });
         Ok(Document::Status(Box::new(StatusDocument {
@@ -77,10 +78,12 @@ impl Requests {
     /// The interfaces, as the kernel has them now.
     async fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         let links = Netlink::connect()?.links().await?;
-        let attached = self.tables.with(|tables| tables.attached.clone()).await;
+        let known = |tables: &mut Tables| (tables.attached.clone(), tables.bare_queues.clone());
+        let (attached, bare_queues) = self.tables.with(known).await;
         let interface = |link: Link| {
             let index = *attached.get(&link.name)?;
             let (_, native) = link.xdp?;
+            let bare = bare_queues.get(&index);
             Some(Interface {
                 name: link.name,
                 index,
@@ -89,6 +92,10 @@ impl Requests {
                 } else {
                     XdpMode::Generic
                 },
+                without_sockets: bare.map(|(queue, error)| WithoutSockets {
+                    first_queue: *queue,
+                    error: error.clone(),
+                }),
             })
         };
         Ok(links.into_iter().filter_map(interface).collect())

@@ -13,6 +13,7 @@ use super::preflight;
 use super::reload::Reloader;
 use super::requests::Requests;
 use super::shared::Shared;
+use super::supervisor;
 use super::surroundings;
 use super::sweeper;
 use super::tables::Tables;
@@ -75,6 +76,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
         stopped.notified().await;
     }));
     let sweeper = tokio::spawn(sweeper::run(tables.clone(), paths.clone()));
+    let supervisor = tokio::spawn(supervisor::run(tables.clone()));
     tracing::info!(
         adopted = adopts,
         services = tables.with(|tables| tables.config.services.len()).await,
@@ -98,9 +100,11 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     notify(&[NotifyState::Stopping]);
     stop.notify_one();
     server.await??;
-    sweeper.abort();
-    // An aborted task has given back what it held when it is waited for.
-    let _ = sweeper.await;
+    for task in [sweeper, supervisor] {
+        task.abort();
+        // An aborted task has given back what it held when it is waited for.
+        let _ = task.await;
+    }
     if on_exit == OnExit::Keep {
         tables.with(Tables::end).await?;
         tracing::info!("ended; forwarding goes on");

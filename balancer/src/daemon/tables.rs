@@ -20,7 +20,7 @@ use crate::datapath::netlink::Link;
 use crate::datapath::pins::{PinError, Pins};
 use crate::datapath::socket::Sockets;
 use crate::slow_path::SlowPath;
-use crate::userspace::Workers;
+use crate::userspace::{Reopened, Workers};
 
 /// A backend's id and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Tables {
     pub slow_path: Option<SlowPath>,
     /// What the program knows of the interfaces, by their index.
     links: BTreeMap<u32, abi::Link>,
+    /// Why receive queues of an interface have no socket, from which on, by its index.
+    pub bare_queues: BTreeMap<u32, (u32, String)>,
 }
 
 /// A pass of the sweeper.
@@ -133,6 +135,7 @@ impl Tables {
             workers,
             slow_path,
             links: BTreeMap::new(),
+            bare_queues: BTreeMap::new(),
         })
     }
 
@@ -271,6 +274,7 @@ impl Tables {
         let indexes = missing.iter().map(|link| link.index);
         let all: Vec<u32> = self.attached.values().copied().chain(indexes).collect();
         if self.workers.is_some() {
+            self.tend()?;
             // Before any packet is handed over.
             for link in &missing {
                 self.link(link, &all)?;
@@ -291,8 +295,9 @@ impl Tables {
     /// Lets packets leave by an interface, and be handed over that come in by it; by others than `all` none any more.
     fn link(&mut self, link: &Link, all: &[u32]) -> Result<(), KernelError> {
         let (name, index) = (&link.name, link.index);
-        self.links
-            .retain(|other, _| *other != index && all.contains(other));
+        let stays = |other: &u32| *other != index && all.contains(other);
+        self.links.retain(|other, _| stays(other));
+        self.bare_queues.retain(|other, _| stays(other));
         let sockets = match (&self.workers, &self.slow_path) {
             (Some(workers), _) => {
                 workers.retain(all);
@@ -302,11 +307,18 @@ impl Tables {
                 slow_path.retain(all);
                 slow_path.open(index, self.links.values()).unwrap_or_else(|error| {
                     tracing::warn!(interface = name, %error, "no AF_XDP sockets: senders of refused packets are not told");
-                    Sockets::default()
+                    Sockets {
+                        error: Some(error),
+                        ..Sockets::default()
+                    }
                 })
             }
             (None, None) => Sockets::default(),
         };
+        if let Some(error) = sockets.error {
+            let bare = (sockets.link.sockets, error.to_string());
+            self.bare_queues.insert(index, bare);
+        }
         for (number, socket) in (sockets.link.first_socket..).zip(&sockets.sockets) {
             self.kernel.set_socket(number, socket.as_fd())?;
         }
@@ -316,6 +328,35 @@ impl Tables {
         };
         self.links.insert(index, known);
         self.write_links()
+    }
+
+    /// Has workers begun again that have died.
+    ///
+    /// # Errors
+    /// What is tried again the next time: there can be no thread, or a map could not be written.
+    pub fn tend(&mut self) -> anyhow::Result<()> {
+        let Some(workers) = &self.workers else {
+            return Ok(());
+        };
+        for Reopened {
+            interface,
+            queue,
+            socket,
+        } in workers.revive()?
+        {
+            match (socket, self.links.get(&interface)) {
+                (Ok(socket), Some(link)) => {
+                    let number = link.first_socket + queue;
+                    self.kernel.set_socket(number, socket.as_fd())?;
+                }
+                (Err(error), _) => {
+                    tracing::error!(interface, queue, %error, "no AF_XDP socket for this queue");
+                }
+                // The interface has gone.
+                (Ok(_), None) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Follows the MTUs of the interfaces.
@@ -441,6 +482,14 @@ impl Tables {
     /// # Errors
     /// [`KernelError`].
     pub fn end(&mut self) -> Result<(), KernelError> {
+        if self.workers.is_some() {
+            // Nothing is handed over any more; then they work on what has been, so that all of it is counted.
+            for link in self.links.values_mut() {
+                link.sockets = 0;
+            }
+            self.write_links()?;
+            self.kernel.grace()?;
+        }
         self.workers = None;
         self.kernel.keep_counts()
     }

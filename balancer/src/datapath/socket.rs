@@ -83,7 +83,8 @@ fn prefetch(frame: &[u8]) {
 pub struct Socket {
     fill: FillRing,
     receive: RxRing,
-    send: TxRing,
+    /// `None` of a queue that only receives.
+    send: Option<TxRing>,
     completion: CompletionRing,
     descriptor: XdpSocket,
     /// What is to be sent.
@@ -94,14 +95,56 @@ pub struct Socket {
     owed: usize,
     /// How many frames the kernel has to send, or has not said that they are sent.
     pending: usize,
+    /// Whether the interface is.
+    is_gone: bool,
+}
+
+/// Where the frames of a socket's memory are. Each is in one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frames {
+    /// All.
+    pub total: u64,
+    /// Free.
+    pub free: u64,
+    /// The kernel has them for what comes, or they have come and were not taken yet.
+    pub receiving: u64,
+    /// They wait to be sent, or the kernel has not said that they are.
+    pub sending: u64,
+}
+
+impl Frames {
+    /// How many are in no place; less than 0: so many are in two.
+    #[must_use]
+    pub fn missing(&self) -> i64 {
+        let placed = self.free + self.receiving + self.sending;
+        self.total.cast_signed() - placed.cast_signed()
+    }
+}
+
+impl std::ops::AddAssign for Frames {
+    fn add_assign(&mut self, other: Self) {
+        self.total += other.total;
+        self.free += other.free;
+        self.receiving += other.receiving;
+        self.sending += other.sending;
+    }
 }
 
 impl Socket {
-    /// Opens one on a queue of an interface.
+    /// Opens one on a receive queue of an interface. It sends by the transmit queue of that number, if there is one.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn open(interface: u32, queue: u32, size: Size) -> io::Result<Self> {
+        match Self::bind(interface, queue, size, size.ring) {
+            Err(error) if queue > 0 && error.raw_os_error() == Some(libc::EINVAL) => {
+                Self::bind(interface, queue, size, 0)
+            }
+            opened => opened,
+        }
+    }
+
+    fn bind(interface: u32, queue: u32, size: Size, tx_count: u32) -> io::Result<Self> {
         let Size { ring, zero_copy } = size;
         let config = UmemCfgBuilder {
             frame_size: FrameSize::FourK,
@@ -112,7 +155,7 @@ impl Socket {
         let mut umem = Umem::map(config.build().map_err(io::Error::other)?)?;
         let rings = RingConfigBuilder {
             rx_count: ring,
-            tx_count: ring,
+            tx_count,
             fill_count: ring,
             completion_count: ring,
         };
@@ -120,7 +163,7 @@ impl Socket {
         let (rings, mut flags) = builder
             .build_rings(&umem, rings.build().map_err(io::Error::other)?)
             .map_err(refused)?;
-        let (Some(receive), Some(send)) = (rings.rx_ring, rings.tx_ring) else {
+        let Some(receive) = rings.rx_ring else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let mut fill = rings.fill_ring;
@@ -135,7 +178,7 @@ impl Socket {
         let socket = Self {
             fill,
             receive,
-            send,
+            send: rings.tx_ring,
             completion: rings.completion_ring,
             descriptor,
             queued: HeapSlab::with_capacity(ring as usize),
@@ -143,6 +186,7 @@ impl Socket {
             size,
             owed: 0,
             pending: 0,
+            is_gone: false,
         };
         // What the kernel copies counts until its receiver has it. Without the capability it stays at the default, some hundred.
         let _ = setsockopt(&socket.fd(), sockopt::SndBufForce, &(ring as usize * 4096));
@@ -228,31 +272,57 @@ impl Socket {
         true
     }
 
+    /// Whether it can send at all.
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        self.send.is_some()
+    }
+
     /// Whether one more frame can be sent: they have half of the memory, the other is for what comes.
     fn has_room(&self) -> bool {
-        self.queued.len() + self.pending < self.size.ring as usize
+        let waiting = self.queued.len() + self.pending;
+        self.sends() && !self.is_gone && waiting < self.size.ring as usize
+    }
+
+    /// Where the frames of its memory are. What was taken and neither freed nor queued is missing.
+    #[must_use]
+    pub fn frames(&self) -> Frames {
+        let ring = u64::from(self.size.ring);
+        Frames {
+            total: ring * 2,
+            free: self.umem.allocatable() as u64,
+            receiving: ring - self.owed as u64,
+            sending: (self.queued.len() + self.pending) as u64,
+        }
     }
 
     /// Whether there is something to [flush](Self::flush), or memory to be [given back](Self::refill).
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.pending > 0 || !self.queued.is_empty() || self.owed > 0
+        !self.is_gone && (self.pending > 0 || !self.queued.is_empty() || self.owed > 0)
     }
 
     /// Sends what was queued, as far as it goes now.
     pub fn flush(&mut self) {
         self.reap();
         // There is room in the ring for all: see `has_room`.
-        // SAFETY: the memory is kept as long as the socket.
-        self.pending += unsafe { self.send.send(&mut self.queued) };
-        if self.pending == 0 {
+        self.pending += match &mut self.send {
+            // SAFETY: the memory is kept as long as the socket.
+            Some(send) => unsafe { send.send(&mut self.queued) },
+            None => 0,
+        };
+        if self.pending == 0 || self.is_gone {
             return;
         }
         for _ in 0..=self.pending / SENT_AT_ONCE {
             match self.kick() {
                 // So many at a time; or one was lost on the way, or there is no memory for more at the moment.
                 Err(Errno::EAGAIN | Errno::EBUSY) => self.reap(),
-                // All are sent; or the interface is down or gone: what stays is sent with the next.
+                Err(Errno::ENXIO) => {
+                    self.is_gone = true;
+                    break;
+                }
+                // All are sent; or the interface is down: what stays is sent with the next.
                 Ok(()) | Err(_) => break,
             }
         }
@@ -315,47 +385,45 @@ pub struct Sockets {
     pub link: Link,
     /// The sockets, in the order of the queues. Who works with them has them too; these keep them open.
     pub sockets: Vec<OwnedFd>,
+    /// Why the next queue has none, if there is one.
+    pub error: Option<io::Error>,
 }
 
 impl Sockets {
     /// These, with numbers that the `others` do not have; `None` when there are too many.
-    pub fn number<'a>(
-        sockets: Vec<OwnedFd>,
-        others: impl Iterator<Item = &'a Link>,
-    ) -> Option<Self> {
-        let count = sockets.len() as u32;
-        Some(Self {
-            link: Link {
-                first_socket: room(count, others)?,
-                sockets: count,
-                ..Link::default()
-            },
-            sockets,
-        })
+    pub fn number<'a>(mut self, others: impl Iterator<Item = &'a Link>) -> Option<Self> {
+        let count = self.sockets.len() as u32;
+        self.link = Link {
+            first_socket: room(count, others)?,
+            sockets: count,
+            ..Link::default()
+        };
+        Some(self)
     }
 }
 
-/// Opens sockets for the queues of an interface, until there is no queue any more.
+/// Opens sockets for the queues of an interface, without numbers yet, until there is no queue any more.
 ///
 /// # Errors
 /// What `open`, which is given the number of a queue, says of the first.
 pub fn of_all_queues(
     interface: u32,
     mut open: impl FnMut(u32) -> io::Result<OwnedFd>,
-) -> io::Result<Vec<OwnedFd>> {
-    let mut sockets = Vec::new();
+) -> io::Result<Sockets> {
+    let mut opened = Sockets::default();
     for queue in 0.. {
         match open(queue) {
-            Ok(socket) => sockets.push(socket),
+            Ok(socket) => opened.sockets.push(socket),
             Err(error) if queue > 0 && error.raw_os_error() == Some(libc::EINVAL) => break,
             Err(error) if queue > 0 => {
                 tracing::warn!(interface, queue, %error, "no AF_XDP socket for this queue and those behind it");
+                opened.error = Some(error);
                 break;
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(sockets)
+    Ok(opened)
 }
 
 /// The lowest numbers that none of the `others` has, so many in a row.

@@ -187,7 +187,9 @@ impl SlowPath {
         let (answer, answered) = channel();
         self.send(Command::Open { interface, answer });
         let sockets = answered.recv().map_err(io::Error::other)??;
-        Sockets::number(sockets, others).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+        sockets
+            .number(others)
+            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
     /// For workers, who have sockets of their own.

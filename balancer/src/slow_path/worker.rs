@@ -1,7 +1,7 @@
 //! The thread of the slow path.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -14,7 +14,7 @@ use nix::sys::eventfd::EventFd;
 use xdp::slab::Slab as _;
 
 use super::desk::Desk;
-use crate::datapath::socket::{Batch, Size, Socket, of_all_queues};
+use crate::datapath::socket::{Batch, Size, Socket, Sockets, of_all_queues};
 
 /// The sockets' sizes: 1 MiB of memory each.
 const SIZE: Size = Size {
@@ -38,7 +38,7 @@ pub enum Command {
         /// Its index.
         interface: u32,
         /// Where to say what came of it.
-        answer: Sender<io::Result<Vec<OwnedFd>>>,
+        answer: Sender<io::Result<Sockets>>,
     },
     /// To close the sockets of all interfaces but these.
     Retain(Vec<u32>),
@@ -211,7 +211,7 @@ impl Worker {
         Ok(())
     }
 
-    fn open(&mut self, interface: u32) -> io::Result<Vec<OwnedFd>> {
+    fn open(&mut self, interface: u32) -> io::Result<Sockets> {
         self.sockets.retain(|bound| bound.interface != interface);
         of_all_queues(interface, |queue| {
             let socket = Socket::open(interface, queue, SIZE)?;

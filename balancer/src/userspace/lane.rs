@@ -23,6 +23,9 @@ use crate::datapath::counters::Counters;
 use crate::datapath::index::KernelIndex;
 use crate::datapath::maps::{InMaps, Maps, PathCell};
 
+/// How many frames a worker gives back to the kernel in a [span](budget::SPAN_BITS): 7,600 a second, each of which takes some 10 µs.
+const GIVEN_BACK: u64 = 1024;
+
 /// What one worker works with.
 #[derive(Debug)]
 pub struct Lane {
@@ -33,6 +36,8 @@ pub struct Lane {
     chance: RefCell<Chance>,
     /// How much of each budget is used.
     used: [Cell<u64>; budget::KINDS],
+    /// How many frames the kernel was given back.
+    given_back: Cell<u64>,
     /// Whether somebody takes what is offered: nobody does what has been taken already.
     pub has_slow_path: Cell<bool>,
     /// How long a packet may be that was too long.
@@ -48,6 +53,7 @@ impl Lane {
             now: Cell::default(),
             chance: RefCell::default(),
             used: Default::default(),
+            given_back: Cell::default(),
             has_slow_path: Cell::default(),
             mtu: Cell::default(),
         }
@@ -59,6 +65,7 @@ impl Lane {
         let is_new = span != self.now.get().1;
         if is_new {
             self.used.iter().for_each(|used| used.set(0));
+            self.given_back.set(0);
         }
         self.now.set((Tick::from_nanoseconds(nanoseconds), span));
         is_new
@@ -67,6 +74,13 @@ impl Lane {
     /// Counts so many more frames under the counter of what they got.
     pub fn count(&self, counter: usize, more: u64) {
         self.counters.count(counter, more);
+    }
+
+    /// Whether one more frame may be given back to the kernel; it is counted.
+    pub fn may_give_back(&self) -> bool {
+        let before = self.given_back.get();
+        self.given_back.set(before + 1);
+        before < GIVEN_BACK
     }
 
     /// Whether one more packet of a kind may go to the slow path; it is counted.

@@ -15,9 +15,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use xdp::slab::Slab as _;
 
+use super::common::Common;
+use super::epoch::Epoch;
 use super::lane::Lane;
-use super::{Common, Epoch};
-use crate::datapath::socket::{Batch, Size, Socket};
+use crate::datapath::socket::{Batch, Frames, Size, Socket};
 use nix::sys::eventfd::EventFd;
 
 /// The sockets' sizes. Each is 16 MiB of memory.
@@ -26,7 +27,7 @@ const SIZE: Size = Size {
     zero_copy: true,
 };
 
-/// How long a worker works on what is there when it has to end.
+/// How long a worker works on what is there before it ends.
 const LAST: Duration = Duration::from_millis(100);
 
 /// How many frames are worked on before others have their turn.
@@ -57,10 +58,30 @@ pub enum Task {
         /// It.
         frame: Vec<u8>,
     },
-    /// To send a frame out of an interface.
-    Send(u32, Vec<u8>),
+    /// To send a frame.
+    Send {
+        /// The interface that it leaves by.
+        out: u32,
+        /// The counter of what it gets, if it is to be counted.
+        counter: Option<usize>,
+        /// It.
+        frame: Vec<u8>,
+    },
+    /// To work on what has come so far, and to say when that is done.
+    Finish(Sender<()>),
+    /// To say how it is.
+    Report(Sender<Report>),
     /// To end.
     End,
+}
+
+/// How a worker is.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The interface and the queue of each socket.
+    pub queues: Vec<(u32, u32)>,
+    /// Where the frames of all its sockets are.
+    pub frames: Frames,
 }
 
 /// A socket and where it is.
@@ -128,7 +149,7 @@ impl Worker {
             {
                 tasks += 1;
                 if let Task::End = task {
-                    self.finish();
+                    self.flush();
                     self.ends.epoch.end();
                     return;
                 }
@@ -140,13 +161,30 @@ impl Worker {
         }
     }
 
-    /// Works on what is there, and sends it: nothing that has come is lost.
+    /// Works on what is there, and sends it. What cannot be sent in time lies with the kernel, as in the queue of a device.
     fn finish(&mut self) {
         let end = Instant::now() + LAST;
         while self.receive() | self.is_busy() && Instant::now() < end {
             self.flush();
         }
+        self.discard();
         self.count_overruns();
+    }
+
+    /// Counts what has come and is not worked on any more.
+    fn discard(&mut self) {
+        for bound in &mut self.sockets {
+            // No more than the ring has: who goes on to send does not keep this going.
+            for _ in 0..SIZE.ring as usize / BATCH {
+                bound.socket.take(&mut self.batch);
+                let count = self.batch.len() as u64;
+                self.lane
+                    .count(Exit::from(Drop::QueueFull).counter(), count);
+                while let Some(packet) = self.batch.pop_back() {
+                    bound.socket.free(packet);
+                }
+            }
+        }
     }
 
     fn flush(&mut self) {
@@ -214,6 +252,13 @@ impl Worker {
                 let _ = answer.send(self.open(interface, queue));
             }
             Task::Retain(interfaces) => {
+                // Not more than the rings have: an interface that stays goes on to receive.
+                for _ in 0..SIZE.ring as usize / BATCH {
+                    if !self.receive() {
+                        break;
+                    }
+                    self.flush();
+                }
                 self.count_overruns();
                 self.sockets
                     .retain(|bound| interfaces.contains(&bound.interface));
@@ -230,13 +275,36 @@ impl Worker {
                     self.send(counter, out, &frame);
                 }
             }
-            Task::Send(interface, frame) => {
+            Task::Send {
+                out,
+                counter,
+                frame,
+            } => {
                 self.ends.waiting.fetch_sub(1, Ordering::Relaxed);
                 // If the interface has gone meanwhile, so has the frame.
-                self.transmit_here(interface, &frame);
+                let sent = self.transmit_here(out, &frame) == Some(true);
+                if let Some(counter) = counter {
+                    self.count_sent(counter, sent);
+                }
+            }
+            Task::Finish(answer) => {
+                self.finish();
+                let _ = answer.send(());
+            }
+            Task::Report(answer) => {
+                let _ = answer.send(self.report());
             }
             Task::End => {}
         }
+    }
+
+    fn report(&self) -> Report {
+        let mut report = Report::default();
+        for bound in &self.sockets {
+            report.queues.push((bound.interface, bound.queue));
+            report.frames += bound.socket.frames();
+        }
+        report
     }
 
     fn open(&mut self, interface: u32, queue: u32) -> io::Result<OwnedFd> {
@@ -271,7 +339,7 @@ impl Worker {
                 let decision = self.decide(interface, queue, &mut packet);
                 let own = &mut self.sockets[at].socket;
                 match decision {
-                    Some((counter, out)) if out == interface => {
+                    Some((counter, out)) if out == interface && own.sends() => {
                         let sent = own.queue_own(packet);
                         self.count_sent(counter, sent);
                     }
@@ -296,6 +364,9 @@ impl Worker {
             Verdict::Transmit => return Some((counter, interface)),
             Verdict::Redirect(out) => return Some((counter, out)),
             Verdict::Pass(_) => {
+                if !self.lane.may_give_back() {
+                    return self.lost();
+                }
                 if let Err(error) = self.common.injector.inject(interface, queue, frame) {
                     tracing::debug!(%error, "a frame for the kernel is lost");
                     return self.lost();
@@ -336,8 +407,12 @@ impl Worker {
 
     /// Sends a frame, and counts it.
     fn send(&mut self, counter: usize, out: u32, frame: &[u8]) {
-        let sent = self.transmit(out, frame);
-        self.count_sent(counter, sent);
+        // By its first socket, or by the worker that has one, who counts it then.
+        match self.transmit_here(out, frame) {
+            Some(sent) => self.count_sent(counter, sent),
+            None if self.common.transmit(out, Some(counter), frame) => {}
+            None => self.count_sent(counter, false),
+        }
     }
 
     fn count_sent(&self, counter: usize, sent: bool) {
@@ -345,18 +420,10 @@ impl Worker {
         self.lane.count(if sent { counter } else { lost }, 1);
     }
 
-    /// Sends a frame by the first socket of an interface, or has the worker send it that has one. Says whether there was room.
-    fn transmit(&mut self, out: u32, frame: &[u8]) -> bool {
-        match self.transmit_here(out, frame) {
-            Some(sent) => sent,
-            None => self.common.transmit(out, frame),
-        }
-    }
-
     /// Sends a frame by the first socket of an interface. Says whether there was room; `None` if there is no socket.
     fn transmit_here(&mut self, out: u32, frame: &[u8]) -> Option<bool> {
         let mut sockets = self.sockets.iter_mut();
-        let bound = sockets.find(|bound| bound.interface == out)?;
+        let bound = sockets.find(|bound| bound.interface == out && bound.socket.sends())?;
         Some(bound.socket.queue(frame))
     }
 }

@@ -130,6 +130,8 @@ pub struct Worker {
     pub answers: bool,
     /// The receive queues that it works on, as `eth0:1`.
     pub queues: Vec<String>,
+    /// The frames that have come by these since it began.
+    pub received: u64,
     /// The frames of its sockets' memory.
     pub frames: FrameCounts,
 }

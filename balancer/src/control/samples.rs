@@ -34,6 +34,7 @@ pub fn status() -> StatusDocument {
         } else {
             Vec::new()
         },
+        received: if answers { 1009 } else { 0 },
         frames: if answers {
             FrameCounts {
                 total: 8192,

@@ -121,12 +121,13 @@ fn workers(workers: &Workers) -> String {
         cpu,
         answers,
         queues,
+        received,
         frames,
     } in &workers.threads
     {
         let cpu = cpu.map_or_else(String::new, |cpu| format!(" on CPU {cpu}"));
         let state = if *answers {
-            queues.join(", ")
+            format!("{}, {received} received", queues.join(", "))
         } else {
             "does not answer".to_owned()
         };

@@ -44,7 +44,11 @@ impl Tables {
         };
         let worker = |state: State| {
             let answers = state.report.is_some();
-            let Report { queues, frames } = state.report.unwrap_or_default();
+            let Report {
+                queues,
+                frames,
+                received,
+            } = state.report.unwrap_or_default();
             let queues = queues.iter();
             document::Worker {
                 name: state.name,
@@ -53,6 +57,7 @@ impl Tables {
                 queues: queues
                     .map(|&(interface, queue)| format!("{}:{queue}", name(interface)))
                     .collect(),
+                received,
                 frames: FrameCounts {
                     total: frames.total,
                     free: frames.free,

@@ -271,8 +271,11 @@ impl Tables {
             names.contains(&link.name) && self.attached.get(&link.name) != Some(&link.index)
         };
         let missing: Vec<&Link> = links.iter().filter(is_missing).collect();
-        let indexes = missing.iter().map(|link| link.index);
-        let all: Vec<u32> = self.attached.values().copied().chain(indexes).collect();
+        // Without the one that an interface had before it was made anew.
+        let is_new = |name: &String| missing.iter().any(|link| link.name == *name);
+        let old = self.attached.iter().filter(|(name, _)| !is_new(name));
+        let new = missing.iter().map(|link| link.index);
+        let all: Vec<u32> = old.map(|(_, &index)| index).chain(new).collect();
         if self.workers.is_some() {
             self.tend()?;
             // Before any packet is handed over.

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use balancer_common::abi::{Link, MAX_SOCKETS};
 use nix::errno::Errno;
@@ -18,6 +20,9 @@ const HEADROOM: u32 = 32;
 
 /// How many frames the kernel sends at a time when it copies, unless it was [asked for more](Socket::send_at_once).
 const SENT_AT_ONCE: usize = 32;
+
+/// How long the kernel may take to be done with a socket that was closed.
+const BUSY: Duration = Duration::from_secs(2);
 
 /// The longest packet that a socket takes, from the network header on, behind two VLAN tags.
 pub const LONGEST: u32 = 3808 - 14 - 8;
@@ -412,7 +417,7 @@ pub fn of_all_queues(
 ) -> io::Result<Sockets> {
     let mut opened = Sockets::default();
     for queue in 0.. {
-        match open(queue) {
+        match patiently(|| open(queue)) {
             Ok(socket) => opened.sockets.push(socket),
             Err(error) if queue > 0 && error.raw_os_error() == Some(libc::EINVAL) => break,
             Err(error) if queue > 0 => {
@@ -424,6 +429,20 @@ pub fn of_all_queues(
         }
     }
     Ok(opened)
+}
+
+/// Opens a socket as soon as the kernel has done with the one of an earlier daemon, or a worker, that has just ended.
+fn patiently(mut open: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    const A_WHILE: Duration = Duration::from_millis(10);
+    let end = Instant::now() + BUSY;
+    loop {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {
+                sleep(A_WHILE);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// The lowest numbers that none of the `others` has, so many in a row.

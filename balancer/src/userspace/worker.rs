@@ -82,6 +82,8 @@ pub struct Report {
     pub queues: Vec<(u32, u32)>,
     /// Where the frames of all its sockets are.
     pub frames: Frames,
+    /// How many it has received.
+    pub received: u64,
 }
 
 /// A socket and where it is.
@@ -115,6 +117,8 @@ pub struct Worker {
     ends: Ends,
     sockets: Vec<Bound>,
     batch: Batch,
+    /// How many frames have come by the sockets.
+    received: u64,
 }
 
 impl Worker {
@@ -126,6 +130,7 @@ impl Worker {
             ends,
             sockets: Vec::new(),
             batch: Batch::with_capacity(BATCH),
+            received: 0,
         }
     }
 
@@ -299,7 +304,10 @@ impl Worker {
     }
 
     fn report(&self) -> Report {
-        let mut report = Report::default();
+        let mut report = Report {
+            received: self.received,
+            ..Report::default()
+        };
         for bound in &self.sockets {
             report.queues.push((bound.interface, bound.queue));
             report.frames += bound.socket.frames();
@@ -334,6 +342,7 @@ impl Worker {
             } = self.sockets[at];
             socket.take(&mut batch);
             any |= !batch.is_empty();
+            self.received += batch.len() as u64;
             while let Some(mut packet) = batch.pop_back() {
                 self.lane.has_slow_path.set(self.common.has_slow_path());
                 let decision = self.decide(interface, queue, &mut packet);

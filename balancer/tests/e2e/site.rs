@@ -11,7 +11,8 @@ use balancer::control::document::{
     ConnectionsDocument, DropsDocument, Service, ServicesDocument, Status, StatusDocument, XdpMode,
 };
 use balancer_lab::{
-    Host, Lab, Nginx, Process, Signal, TcpEcho, UdpEcho, WebConfig, eventually_some, killed_by,
+    Host, Lab, LinkOptions, Nginx, Process, Signal, TcpEcho, UdpEcho, WebConfig, eventually_some,
+    killed_by,
 };
 use etherparse::{Ethernet2Header, PacketBuilder, PacketBuilderStep};
 use serde::de::DeserializeOwned;
@@ -28,6 +29,8 @@ pub const SOON: Duration = Duration::from_secs(3);
 pub enum Shape {
     /// The client on one link, each backend on a link of its own.
     Links,
+    /// The same; the clients' link has so many queues, each backend's so many.
+    Queues(u32, u32),
     /// All on one link: one-arm.
     OneArm,
 }
@@ -62,11 +65,21 @@ impl Site {
             .collect();
         let mut interfaces = vec!["eth0".to_owned()];
         match shape {
-            Shape::Links => {
-                lab.link(&client, "eth0", &balancer, "eth0").unwrap();
+            Shape::Links | Shape::Queues(..) => {
+                let queues = match shape {
+                    Shape::Queues(front, back) => [front, back],
+                    _ => [1, 1],
+                };
+                let [front, back] = queues.map(|queues| LinkOptions {
+                    queues,
+                    ..LinkOptions::default()
+                });
+                lab.link_with(&client, "eth0", &balancer, "eth0", front)
+                    .unwrap();
                 for (number, backend) in (1..).zip(&backends) {
                     let device = format!("eth{number}");
-                    lab.link(backend, "eth0", &balancer, &device).unwrap();
+                    lab.link_with(backend, "eth0", &balancer, &device, back)
+                        .unwrap();
                     backend
                         .address("eth0", &format!("10.0.{number}.3/24"))
                         .unwrap();
@@ -206,11 +219,11 @@ impl Site {
                 .collect()
         };
         let v4 = backends(|shape, number| match shape {
-            Shape::Links => format!("10.0.{number}.3"),
+            Shape::Links | Shape::Queues(..) => format!("10.0.{number}.3"),
             Shape::OneArm => format!("192.0.2.10{number}"),
         });
         let v6 = backends(|shape, number| match shape {
-            Shape::Links => format!("[2001:db8:{number}::3]"),
+            Shape::Links | Shape::Queues(..) => format!("[2001:db8:{number}::3]"),
             Shape::OneArm => format!("[2001:db8::10{number}]"),
         });
         service(4, "192.0.2.10", v4) + &service(6, "[2001:db8::10]", v6)

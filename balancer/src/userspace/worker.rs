@@ -33,8 +33,11 @@ const LAST: Duration = Duration::from_millis(100);
 /// How many frames are worked on before others have their turn.
 const BATCH: usize = 64;
 
-/// How long to sleep at most while something waits to be sent.
+/// How long to sleep at most while something waits to be sent, in milliseconds.
 const SOON: u16 = 1;
+
+/// The same after something has come, until it is known what there was no room for: longer than a [span](budget::SPAN_BITS).
+const LATER: u16 = 150;
 
 /// What a worker is told.
 pub enum Task {
@@ -119,6 +122,8 @@ pub struct Worker {
     batch: Batch,
     /// How many frames have come by the sockets.
     received: u64,
+    /// Whether none has since that was counted for which there was no room.
+    is_counted: bool,
 }
 
 impl Worker {
@@ -131,6 +136,7 @@ impl Worker {
             sockets: Vec::new(),
             batch: Batch::with_capacity(BATCH),
             received: 0,
+            is_counted: true,
         }
     }
 
@@ -211,8 +217,10 @@ impl Worker {
             .collect();
         let timeout = if self.is_busy() {
             PollTimeout::from(SOON)
-        } else {
+        } else if self.is_counted {
             PollTimeout::NONE
+        } else {
+            PollTimeout::from(LATER)
         };
         match poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -237,6 +245,7 @@ impl Worker {
 
     /// Counts what the kernel had no room for in the sockets.
     fn count_overruns(&mut self) {
+        self.is_counted = true;
         for bound in &mut self.sockets {
             let Ok(overruns) = bound.socket.overruns() else {
                 continue;
@@ -297,6 +306,7 @@ impl Worker {
                 let _ = answer.send(());
             }
             Task::Report(answer) => {
+                self.count_overruns();
                 let _ = answer.send(self.report());
             }
             Task::End => {}
@@ -343,6 +353,7 @@ impl Worker {
             socket.take(&mut batch);
             any |= !batch.is_empty();
             self.received += batch.len() as u64;
+            self.is_counted &= batch.is_empty();
             while let Some(mut packet) = batch.pop_back() {
                 self.lane.has_slow_path.set(self.common.has_slow_path());
                 let decision = self.decide(interface, queue, &mut packet);

@@ -6,7 +6,8 @@
 //! BALANCER_FLOWS=1,131072 cargo bench …              with other numbers of connections
 //! ```
 //!
-//! `xdp/…` is the XDP program under the kernel's test run and needs root; `memory/…` is the pipeline in user space.
+//! `xdp/…` is the XDP program under the kernel's test run and needs root; `memory/…` is the pipeline in user space; `lane/…` is the
+//! same as a worker of engine `userspace` runs it, with maps of the kernel, counters and time, and needs root too.
 //! Before a case is measured, its frames go through both engines, which must agree on every byte, and the program's
 //! counters must say that each run got the verdict that the case is about; and they must say so again afterwards.
 
@@ -19,10 +20,11 @@ use balancer::datapath::kernel::Kernel;
 use balancer::datapath::mapped::Mapped;
 use balancer::datapath::memory::Memory;
 use balancer_bench::net::{Sample, Samples, Summary, thread_time};
-use balancer_bench::scene::{Control, ELSEWHERE, INGRESS, Scene, Version, action, tcp};
+use balancer_bench::scene::{Control, ELSEWHERE, INGRESS, Scene, Version, Worker, action, tcp};
 use balancer_bench::wrapper::Wrapper;
-use balancer_common::family::Family;
+use balancer_common::family::{Family, V4, V6};
 use balancer_common::pipeline::process;
+use balancer_common::tables::Tables;
 use balancer_common::verdict::{Drop, Pass, Verdict};
 use balancer_common::word::Word;
 use criterion::measurement::WallTime;
@@ -84,6 +86,15 @@ fn main() -> anyhow::Result<()> {
             let samples = new_flows(&mut group, version)?;
             lines.extend(samples.summary().map(|summary| line(name, summary)));
         }
+        for (version, name) in [
+            (Version::V4, "lane/v4/new_udp"),
+            (Version::V6, "lane/v6/new_tcp"),
+        ] {
+            let mut group = criterion.benchmark_group(name);
+            group.sampling_mode(SamplingMode::Flat);
+            let samples = new_flows_of_a_worker(&mut group, version)?;
+            lines.extend(samples.summary().map(|summary| line(name, summary)));
+        }
     }
     criterion.final_summary();
     println!("ns a packet, net               least   median  (wrapper)");
@@ -128,13 +139,14 @@ fn established(
     cases: &[Case],
     lines: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    for engine in ["xdp", "memory"] {
+    for engine in ["xdp", "memory", "lane"] {
         let mut group = criterion.benchmark_group(engine);
         group.sampling_mode(SamplingMode::Flat);
         for case in cases {
-            let samples = match (engine, &mut scene.kernel) {
-                ("memory", _) => in_user_space(&mut group, case, &scene.memory)?,
-                (_, Some(kernel)) => in_kernel(&mut group, case, &scene.memory, kernel)?,
+            let samples = match (engine, &mut scene.kernel, &scene.lane) {
+                ("memory", ..) => in_user_space(&mut group, case, &scene.memory)?,
+                ("lane", _, Some(worker)) => in_user_space(&mut group, case, &worker.lane)?,
+                ("xdp", Some(kernel), _) => in_kernel(&mut group, case, &scene.memory, kernel)?,
                 _ => continue,
             };
             if let Some(summary) = samples.summary() {
@@ -375,26 +387,62 @@ fn packets(kernel: &Kernel, version: Version) -> Vec<u64> {
 fn in_user_space(
     group: &mut BenchmarkGroup<'_, WallTime>,
     case: &Case,
-    memory: &Memory,
+    tables: &(impl Tables<V4> + Tables<V6>),
 ) -> anyhow::Result<Samples> {
+    let mut first = case.frames[0].clone();
+    let verdict = process(&mut first.as_mut_slice(), tables, INGRESS);
+    ensure!(verdict == case.verdict, "{}: {verdict:?}", case.name);
     sample(group, &case.name, || {
         Ok(Sample {
             runs: RUNS,
-            gross: ring(&case.frames, |mut frame| {
-                process(&mut frame, memory, INGRESS)
+            gross: ring(&case.frames, RUNS, |mut frame| {
+                process(&mut frame, tables, INGRESS)
             })?,
-            wrapper: ring(&case.frames, |frame| frame.len())?,
+            wrapper: ring(&case.frames, RUNS, |frame| frame.len())?,
         })
     })
 }
 
-/// Runs `target` [`RUNS`] times on the frames in turn, in a ring of eight, each made new seven runs before its turn: as
+/// Measures first packets in user space: each opens a connection, and the kernel is asked for the way of its answers.
+fn new_flows_of_a_worker(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    version: Version,
+) -> anyhow::Result<Samples> {
+    const CONNECTIONS: u32 = 65_536;
+    let scene = Scene::new(2 * CONNECTIONS, true)?;
+    let frames = Scene::first_packets(version, 0..CONNECTIONS);
+    let Worker { lane, mut kernel } = scene.lane.context("there is no worker")?;
+    sample(group, "65536", || {
+        let mut forwarded = 0;
+        let gross = ring(&frames, CONNECTIONS, |mut frame| {
+            let verdict = process(&mut frame, &lane, INGRESS);
+            forwarded += u32::from(verdict == Verdict::Transmit);
+        })?;
+        ensure!(
+            forwarded == CONNECTIONS,
+            "{forwarded} packets were forwarded"
+        );
+        kernel.v4.clear();
+        kernel.v6.clear();
+        Ok(Sample {
+            runs: CONNECTIONS,
+            gross,
+            wrapper: ring(&frames, CONNECTIONS, |frame| frame.len())?,
+        })
+    })
+}
+
+/// Runs `target` so many times on the frames in turn, in a ring of eight, each made new seven runs before its turn: as
 /// the wrapper in the kernel does.
-fn ring<T>(frames: &[Vec<u8>], mut target: impl FnMut(&mut [u8]) -> T) -> anyhow::Result<Duration> {
+fn ring<T>(
+    frames: &[Vec<u8>],
+    runs: u32,
+    mut target: impl FnMut(&mut [u8]) -> T,
+) -> anyhow::Result<Duration> {
     let mut fresh = frames.iter().cycle();
     let mut slots = [(); 8].map(|()| fresh.next().cloned().unwrap_or_default());
     let before = thread_time()?;
-    for _ in 0..RUNS / 8 {
+    for _ in 0..runs / 8 {
         for slot in &mut slots {
             black_box(target(slot));
             if let Some(frame) = fresh.next() {

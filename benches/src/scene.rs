@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use balancer::config::{self, FlowLookup};
 use balancer::datapath::compile::{ServiceIds, compile, words};
 use balancer::datapath::kernel::{Back, Kernel, Sizes, Work};
 use balancer::datapath::memory::Memory;
+use balancer::userspace::Lane;
 use balancer_common::abi::{Link, Path};
 use balancer_common::hop::Hop;
 use balancer_common::pipeline::process;
@@ -79,7 +81,30 @@ pub struct Scene {
     pub memory: Memory,
     /// The program and its maps.
     pub kernel: Option<Kernel>,
+    /// What a worker of engine `userspace` has.
+    pub lane: Option<Worker>,
 }
+
+/// A worker's tables: maps of the kernel, mapped into memory.
+#[derive(Debug)]
+pub struct Worker {
+    /// Them.
+    pub lane: Lane,
+    /// Whose maps they are.
+    pub kernel: Kernel,
+}
+
+impl Worker {
+    fn new(kernel: Kernel) -> anyhow::Result<Self> {
+        let maps = kernel.maps.clone().context("its maps are not mapped")?;
+        let lane = Lane::new(maps, Arc::default());
+        lane.set_time(NOW);
+        Ok(Self { lane, kernel })
+    }
+}
+
+/// When all of it takes place, in nanoseconds.
+const NOW: u64 = 1 << 30;
 
 impl Scene {
     /// Without connections. `connections` is how many there may be, of each family.
@@ -108,9 +133,8 @@ impl Scene {
         let paths: Vec<_> = config.services.iter().flat_map(paths).collect();
         let mut memory = Memory::new(image.clone(), paths.len(), sizes)?;
         memory.paths.clone_from(&paths);
-        let mut kernel = None;
-        if with_kernel {
-            let mut loaded = Kernel::load(sizes, Work::Kernel(Back::Transmit), None)?;
+        let load = |work| -> anyhow::Result<Kernel> {
+            let mut loaded = Kernel::load(sizes, work, None)?;
             loaded.set_image(&image)?;
             loaded.set_links([INGRESS, ELSEWHERE].map(|index| {
                 (
@@ -124,9 +148,19 @@ impl Scene {
             for (backend, path) in (0..).zip(&paths) {
                 loaded.set_path(backend, *path)?;
             }
-            kernel = Some(loaded);
+            Ok(loaded)
+        };
+        let (mut kernel, mut lane) = (None, None);
+        if with_kernel {
+            kernel = Some(load(Work::Kernel(Back::Transmit))?);
+            let drops_on_loss = false;
+            lane = Some(Worker::new(load(Work::Userspace { drops_on_loss })?)?);
         }
-        Ok(Self { memory, kernel })
+        Ok(Self {
+            memory,
+            kernel,
+            lane,
+        })
     }
 
     /// Establishes connections to a service, and gives a later packet of each direction of each. User space decides what the
@@ -182,14 +216,22 @@ impl Scene {
             .collect())
     }
 
-    /// Lets the engine in user space forward a frame.
+    /// Lets the engines in user space forward a frame, which must make the same of it.
     fn forward(&self, frame: &[u8]) -> anyhow::Result<Vec<u8>> {
         let mut output = frame.to_vec();
+        let mut other = frame.to_vec();
         let verdict = process(&mut output.as_mut_slice(), &self.memory, INGRESS);
         ensure!(
             matches!(verdict, Verdict::Transmit | Verdict::Redirect(_)),
             "a packet of a connection is not forwarded: {verdict:?}"
         );
+        if let Some(Worker { lane, .. }) = &self.lane {
+            let its = process(&mut other.as_mut_slice(), lane, INGRESS);
+            ensure!(
+                (its, other) == (verdict, output.clone()),
+                "a worker does not make the same of a packet: {its:?}, not {verdict:?}"
+            );
+        }
         Ok(output)
     }
 

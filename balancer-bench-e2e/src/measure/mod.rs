@@ -5,6 +5,7 @@ mod floods;
 mod full_table;
 mod memory;
 mod one_way;
+mod open_loop;
 mod reload;
 mod rounds;
 mod start;
@@ -29,6 +30,8 @@ pub enum Measurement {
     Rounds,
     /// Packets that go through the box one way
     OneWay,
+    /// Packets that go through the box one way, more than it can take
+    OpenLoop,
     /// New connections a second
     Connections,
     /// wrk against nginx
@@ -67,6 +70,7 @@ impl Measurement {
         match self {
             Self::Rounds => rounds::figures(),
             Self::OneWay => one_way::figures(),
+            Self::OpenLoop => open_loop::figures(),
             Self::Connections => connections::figures(),
             Self::Web => web::figures(),
             Self::Floods => floods::figures(),
@@ -84,6 +88,7 @@ impl Measurement {
                 .map(|contender| (contender, 0))
                 .to_vec(),
             Self::Web => Contender::ALL.map(|contender| (contender, 0)).to_vec(),
+            Self::OpenLoop => open_loop::cases(),
             Self::Connections => connections::cases(),
             Self::Floods => floods::cases(),
             Self::FullTable => full_table::cases(),
@@ -97,6 +102,7 @@ impl Measurement {
         match self {
             Self::Rounds => rounds::sample(bench, case.0),
             Self::OneWay => one_way::sample(bench, case.0),
+            Self::OpenLoop => open_loop::sample(bench, case.0),
             Self::Connections => connections::sample(bench, case),
             Self::Web => web::sample(bench, case.0),
             Self::Floods => floods::sample(bench, case),
@@ -111,6 +117,7 @@ impl Measurement {
     pub fn tools(self) -> &'static [&'static str] {
         match self {
             Self::Web | Self::Floods | Self::FullTable => &["wrk", "nginx"],
+            Self::OpenLoop => &["taskset"],
             _ => &[],
         }
     }

@@ -18,7 +18,7 @@ use crate::datapath::ids::Ids;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::netlink::Link;
 use crate::datapath::pins::{PinError, Pins};
-use crate::datapath::socket::Sockets;
+use crate::datapath::queues::Sockets;
 use crate::slow_path::SlowPath;
 use crate::userspace::{Reopened, Workers};
 

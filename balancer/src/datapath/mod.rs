@@ -1,6 +1,7 @@
 //! The XDP program and its tables, from user space.
 
 pub mod attach;
+pub mod batch;
 pub mod compile;
 pub mod counters;
 pub mod flows;
@@ -15,6 +16,7 @@ pub mod memory;
 pub mod netlink;
 pub mod notes;
 pub mod pins;
+pub mod queues;
 pub mod raw;
 pub mod router;
 pub mod schedule;

@@ -41,7 +41,7 @@ use crate::datapath::flows::View;
 use crate::datapath::injector::Injector;
 use crate::datapath::kernel::{Kernel, KernelError};
 use crate::datapath::notes::AllNotes;
-use crate::datapath::socket::Sockets;
+use crate::datapath::queues::Sockets;
 use crate::slow_path::budgets::Budgets;
 use crate::slow_path::counters::Counters;
 use crate::slow_path::desk::Desk;

@@ -14,7 +14,9 @@ use nix::sys::eventfd::EventFd;
 use xdp::slab::Slab as _;
 
 use super::desk::Desk;
-use crate::datapath::socket::{Batch, Size, Socket, Sockets, of_all_queues};
+use crate::datapath::batch::Batch;
+use crate::datapath::queues::{Sockets, of_all_queues};
+use crate::datapath::socket::{Size, Socket};
 
 /// The sockets' sizes: 1 MiB of memory each.
 const SIZE: Size = Size {

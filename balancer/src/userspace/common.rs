@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use balancer_common::abi::Note;
 
 use super::member::Member;
-use super::worker::Task;
+use super::task::Task;
 use crate::datapath::injector::Injector;
 use crate::datapath::maps::Maps;
 use crate::slow_path::Handover;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 
@@ -14,7 +14,8 @@ use nix::unistd::Pid;
 use super::common::Common;
 use super::epoch::Epoch;
 use super::lane::Lane;
-use super::worker::{Ends, Task, Worker};
+use super::task::Task;
+use super::worker::{Ends, Worker};
 use crate::datapath::counters::Counters;
 
 /// How many frames may wait for a worker.
@@ -26,6 +27,8 @@ pub struct Member {
     tasks: Sender<Task>,
     /// How many of them wait that are frames.
     waiting: Arc<AtomicUsize>,
+    /// Whether it sleeps, or is about to.
+    sleeps: Arc<AtomicBool>,
     bell: Arc<EventFd>,
     /// Whether it is at work.
     pub epoch: Arc<Epoch>,
@@ -49,6 +52,7 @@ impl Member {
         let bell = Arc::new(EventFd::from_flags(bell)?);
         let epoch = Arc::new(Epoch::default());
         let waiting = Arc::<AtomicUsize>::default();
+        let sleeps = Arc::<AtomicBool>::default();
         let (tasks, receiver) = channel();
         let lane = Lane::new(Arc::clone(&common.maps), Arc::clone(&counters));
         let ends = Ends {
@@ -56,6 +60,7 @@ impl Member {
             bell: Arc::clone(&bell),
             tasks: receiver,
             waiting: Arc::clone(&waiting),
+            sleeps: Arc::clone(&sleeps),
         };
         let thread = Builder::new().name(name).spawn(move || {
             if let Some(cpu) = cpu {
@@ -66,6 +71,7 @@ impl Member {
         Ok(Self {
             tasks,
             waiting,
+            sleeps,
             bell,
             epoch,
             counters,
@@ -100,12 +106,17 @@ impl Member {
 
     /// Gives it a frame, if not too many wait. Says whether it was given.
     pub fn give_frame(&self, task: Task) -> bool {
-        let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < WAITING;
-        let is_given = has_room && self.give(task);
+        let has_room = self.waiting.fetch_add(1, Ordering::SeqCst) < WAITING;
+        let is_given = has_room && self.tasks.send(task).is_ok();
         if !is_given {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            return false;
         }
-        is_given
+        // Either it sees that something waits before it sleeps, or this sees that it sleeps: both look after they have written.
+        if self.sleeps.swap(false, Ordering::SeqCst) {
+            let _ = self.bell.write(1);
+        }
+        true
     }
 }
 

@@ -12,6 +12,7 @@ mod common;
 mod epoch;
 mod lane;
 mod member;
+mod task;
 mod worker;
 
 use std::io;
@@ -25,15 +26,15 @@ use balancer_common::abi::Link;
 
 use self::common::Common;
 use self::member::Member;
-use self::worker::Task;
+use self::task::Task;
 use crate::datapath::injector::Injector;
 use crate::datapath::maps::Maps;
-use crate::datapath::socket::{Sockets, of_all_queues};
+use crate::datapath::queues::{Sockets, of_all_queues};
 use crate::slow_path::Handover;
 
 pub use self::common::Inbox;
 pub use self::lane::Lane;
-pub use self::worker::Report;
+pub use self::task::Report;
 
 /// How long a worker may take to say how it is, or to work on what has come.
 const PATIENCE: Duration = Duration::from_millis(500);

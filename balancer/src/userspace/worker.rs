@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use balancer_common::abi::{Note, budget};
@@ -18,7 +18,9 @@ use xdp::slab::Slab as _;
 use super::common::Common;
 use super::epoch::Epoch;
 use super::lane::Lane;
-use crate::datapath::socket::{Batch, Frames, Size, Socket};
+use super::task::{Report, Task};
+use crate::datapath::batch::Batch;
+use crate::datapath::socket::{Size, Socket};
 use nix::sys::eventfd::EventFd;
 
 /// The sockets' sizes. Each is 16 MiB of memory.
@@ -39,56 +41,6 @@ const SOON: u16 = 1;
 /// The same after something has come, until it is known what there was no room for: longer than a [span](budget::SPAN_BITS).
 const LATER: u16 = 150;
 
-/// What a worker is told.
-pub enum Task {
-    /// To open a socket on a queue of an interface, instead of the one that it may have.
-    Open {
-        /// The interface's index.
-        interface: u32,
-        /// The queue.
-        queue: u32,
-        /// Where to say what came of it.
-        answer: Sender<io::Result<OwnedFd>>,
-    },
-    /// To close the sockets of all interfaces but these.
-    Retain(Vec<u32>),
-    /// To work on a frame that has waited.
-    Resume {
-        /// The interface that it came in by.
-        interface: u32,
-        /// The queue.
-        queue: u32,
-        /// It.
-        frame: Vec<u8>,
-    },
-    /// To send a frame.
-    Send {
-        /// The interface that it leaves by.
-        out: u32,
-        /// The counter of what it gets, if it is to be counted.
-        counter: Option<usize>,
-        /// It.
-        frame: Vec<u8>,
-    },
-    /// To work on what has come so far, and to say when that is done.
-    Finish(Sender<()>),
-    /// To say how it is.
-    Report(Sender<Report>),
-    /// To end.
-    End,
-}
-
-/// How a worker is.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// The interface and the queue of each socket.
-    pub queues: Vec<(u32, u32)>,
-    /// Where the frames of all its sockets are.
-    pub frames: Frames,
-    /// How many it has received.
-    pub received: u64,
-}
-
 /// A socket and where it is.
 struct Bound {
     interface: u32,
@@ -104,6 +56,7 @@ pub struct Ends {
     pub(super) bell: Arc<EventFd>,
     pub(super) tasks: Receiver<Task>,
     pub(super) waiting: Arc<AtomicUsize>,
+    pub(super) sleeps: Arc<AtomicBool>,
 }
 
 impl std::ops::Drop for Ends {
@@ -222,7 +175,15 @@ impl Worker {
         } else {
             PollTimeout::from(LATER)
         };
-        match poll(&mut polled, timeout) {
+        self.ends.sleeps.store(true, Ordering::SeqCst);
+        let is_wanted = self.ends.waiting.load(Ordering::SeqCst) > 0;
+        let polled_to = if is_wanted {
+            Ok(0)
+        } else {
+            poll(&mut polled, timeout)
+        };
+        self.ends.sleeps.store(false, Ordering::SeqCst);
+        match polled_to {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -403,7 +403,7 @@ fn in_user_space(
     })
 }
 
-/// Measures first packets in user space: each opens a connection, and the kernel is asked for the way of its answers.
+/// Measures first packets in user space: each opens a connection.
 fn new_flows_of_a_worker(
     group: &mut BenchmarkGroup<'_, WallTime>,
     version: Version,
